@@ -1,0 +1,209 @@
+"""Every name inside a run directory, and the two rules that keep it true: publish last, read only what is complete.
+
+    <run-uri>/
+      spec.json                         the resolved run document, with the run's uid and the recipe hash
+      <stage>/attempts/<K>              a claim: attempt K has begun; a writer that sees a higher one stops
+      <stage>/manifest.json             the stage is complete
+      prepare/{train,validation,test}.parquet, prepare/model/
+      sft/policy/{base,sft}/            policies, each with its own manifest
+      sft/checkpoint/step-<N>-a<K>/
+      rlvr/policy/v<N>-a<K>/            one policy version per step
+      rlvr/checkpoint/step-<N>-a<K>/    everything needed to continue
+      rlvr/ledger/<step>-a<K>.jsonl     what became of every prompt
+      evaluate/results/, evaluate/report/
+      model/                            what the run is for
+
+An artifact is a prefix with `manifest.json`, written last, which lists every file with size and SHA-256.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ehrmind_k8s import storage
+from ehrmind_k8s.errors import Fenced, IntegrityError
+from ehrmind_k8s.spec import RunSpec, from_json
+from ehrmind_k8s.storage import ObjectStore
+
+FORMAT = 1
+SPEC = "spec.json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an artifact."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What makes a prefix an artifact. `kind` says what it is (`data`, `policy`, `checkpoint`, `report`, a stage name); `meta` is its own."""
+
+    kind: str
+    files: tuple[File, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+
+def stage_uri(spec: RunSpec, run_uri: str, stage: str) -> str:
+    """Where the output of `stage` is: in this run, or where `inputs` points."""
+    return spec.inputs.get(stage) or storage.join(run_uri, stage)  # type: ignore[call-overload]
+
+
+def policy_key(name: str) -> str:
+    """Prefix of a policy inside its stage."""
+    return f"policy/{name}"
+
+
+def checkpoint_key(step: int, attempt: int) -> str:
+    """Prefix of a checkpoint inside its stage."""
+    return f"checkpoint/step-{step}-a{attempt}"
+
+
+def ledger_key(step: int, attempt: int) -> str:
+    """Key of the ledger entries of one step inside the rlvr stage."""
+    return f"ledger/{step:06d}-a{attempt}.jsonl"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocument:
+    """`spec.json`: the resolved document, the run's uid (part of every served policy name) and the hash of what it computes."""
+
+    uid: str
+    spec: RunSpec
+    recipe_hash: str
+
+    @classmethod
+    def new(cls, spec: RunSpec) -> "RunDocument":
+        """A document for a run that does not exist yet."""
+        return cls(uuid.uuid4().hex[:12], spec, spec.recipe_hash())
+
+    @classmethod
+    def read(cls, store: ObjectStore) -> "RunDocument":
+        """The document of the run that `store` is rooted at. Raises KeyError where there is no run, IntegrityError for one it cannot read."""
+        try:
+            raw = json.loads(store.get_bytes(SPEC))
+            if raw["format"] > FORMAT:
+                raise IntegrityError(f"{store.uri}/{SPEC}: format {raw['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
+            return cls(raw["uid"], from_json(raw["spec"]), raw["recipe_hash"])
+        except (ValueError, TypeError) as error:
+            raise IntegrityError(f"{store.uri}/{SPEC}: damaged ({type(error).__name__})") from None
+
+    def write(self, store: ObjectStore) -> bool:
+        """Publish it where no document is yet; False if one was there."""
+        body = {"format": FORMAT, "uid": self.uid, "recipe_hash": self.recipe_hash, "spec": self.spec.model_dump(mode="json")}
+        return store.put_if_absent(SPEC, json.dumps(body, indent=1, sort_keys=True).encode())
+
+
+class Claim:
+    """The right of attempt K to write into a stage, until a higher attempt is claimed."""
+
+    def __init__(self, store: ObjectStore, attempt: int) -> None:
+        self.store, self.attempt = store, attempt
+
+    def take(self, note: Mapping[str, Any] | None = None) -> None:
+        """Claim the stage. Raises Fenced if this attempt or a higher one is claimed already."""
+        self.check()
+        if not self.store.put_if_absent(f"attempts/{self.attempt}", json.dumps(dict(note or {})).encode()):
+            raise Fenced(f"{self.store.uri}: attempt {self.attempt} is claimed already")
+
+    def check(self) -> None:
+        """Raises Fenced if a higher attempt is claimed."""
+        newest = latest_attempt(self.store)
+        if newest > self.attempt:
+            raise Fenced(f"{self.store.uri}: attempt {newest} has taken over from attempt {self.attempt}")
+
+
+def latest_attempt(store: ObjectStore) -> int:
+    """Highest claimed attempt of a stage, 0 if none."""
+    return max((int(o.key.rsplit("/", 1)[1]) for o in store.list("attempts/")), default=0)
+
+
+def publish(
+    store: ObjectStore, prefix: str, folder: Path, kind: str, meta: Mapping[str, Any] | None = None, names: Iterable[str] | None = None, claim: Claim | None = None
+) -> Manifest:
+    """Upload the files of `folder` (all, or `names`) below `prefix`, then the manifest. Returns it. `prefix` "" is the store's own root."""
+    paths = [folder / n for n in names] if names is not None else sorted(p for p in folder.rglob("*") if p.is_file())
+    files = []
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        store.put_file(_at(prefix, name), path)
+        files.append(File(name, path.stat().st_size, sha256(path)))
+    manifest = Manifest(kind, tuple(files), dict(meta or {}))
+    if claim:
+        claim.check()
+    store.put_bytes(_at(prefix, MANIFEST), manifest.to_json())
+    return manifest
+
+
+def load(store: ObjectStore, prefix: str = "") -> Manifest | None:
+    """The manifest of a complete artifact, or None where there is none. Raises IntegrityError for one that cannot be read."""
+    where = storage.join(store.uri, prefix)
+    try:
+        raw = store.get_bytes(_at(prefix, MANIFEST))
+    except KeyError:
+        return None
+    try:
+        document = json.loads(raw)
+        if document["format"] > FORMAT:
+            raise IntegrityError(f"{where}: manifest format {document['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
+        return Manifest(document["kind"], tuple(File(**f) for f in document["files"]), document["meta"], document["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{where}: {MANIFEST} is damaged ({type(error).__name__}); publish the artifact again") from None
+
+
+def fetch(store: ObjectStore, prefix: str, folder: Path, names: Iterable[str] | None = None) -> Manifest:
+    """Download an artifact (all files, or `names`), verify every byte, and let `folder` appear whole. Raises IntegrityError."""
+    where = storage.join(store.uri, prefix)
+    manifest = load(store, prefix)
+    if manifest is None:
+        raise IntegrityError(f"{where}: no {MANIFEST}, so this artifact was never finished; run the stage that makes it again")
+    wanted = None if names is None else set(names)
+    aside = folder.parent / f".aside-{uuid.uuid4().hex}"
+    aside.mkdir(parents=True)
+    try:
+        for file in manifest.files:
+            if wanted is not None and file.name not in wanted:
+                continue
+            path = aside / file.name
+            try:
+                store.get_file(_at(prefix, file.name), path)
+            except KeyError:
+                raise IntegrityError(f"{where}: {file.name} is listed in {MANIFEST} but missing") from None
+            if path.stat().st_size != file.size_bytes or sha256(path) != file.sha256:
+                raise IntegrityError(f"{where}: {file.name} differs from its manifest (size or SHA-256); it was altered or torn after publishing")
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return manifest
+
+
+def remove(store: ObjectStore, prefix: str) -> None:
+    """Delete an artifact, its manifest first, so that no reader sees a complete one with files gone."""
+    store.delete(_at(prefix, MANIFEST))
+    for item in list(store.list(_at(prefix, ""))):
+        store.delete(item.key)
+
+
+def _at(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name

@@ -1,0 +1,40 @@
+"""Structured events on standard output: one JSON object a line, or a short line of text on a terminal.
+
+An event has a name and plain fields: ids, counts, lengths, hashes, seconds. Text of a record or a completion is never a field.
+`progress` events drive the bars that the local backend draws and, in a pod, the progress endpoint.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+_context: dict[str, Any] = {}
+
+
+def bind(**fields: Any) -> None:
+    """Fields that every later event of this process carries (run, stage, attempt)."""
+    _context.update(fields)
+
+
+def event(name: str, /, **fields: Any) -> None:
+    """Write one event."""
+    if _text():
+        print(" ".join([name, *(f"{k}={_short(v)}" for k, v in fields.items())]), flush=True)
+    else:
+        print(json.dumps({"time": round(time.time(), 3), "event": name, **_context, **fields}, default=str), flush=True)
+
+
+def progress(done: int, total: int, unit: str, **fields: Any) -> None:
+    """`done` of `total` units of this stage's work are finished; `fields` are figures worth a glance."""
+    event("progress", done=done, total=total, unit=unit, **fields)
+
+
+def _text() -> bool:
+    wanted = os.environ.get("EHRMIND_LOG_FORMAT", "auto")
+    return wanted == "text" or (wanted == "auto" and sys.stdout.isatty())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

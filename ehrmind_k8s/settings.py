@@ -1,0 +1,44 @@
+"""Where things are (EHRMIND_*), never what to compute: that is `spec.RunSpec`."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _s3(name: str, *usual: str) -> AliasChoices:
+    return AliasChoices(f"EHRMIND_S3_{name}", *usual)
+
+
+class Settings(BaseSettings):
+    """Read from the environment; `ehrmind doctor` prints what was found (secrets as set or not set)."""
+
+    model_config = SettingsConfigDict(env_prefix="EHRMIND_", extra="ignore", populate_by_name=True)
+
+    backend: Literal["local", "kubernetes", "kfp"] = Field("kubernetes", description="Where `submit` runs a document.")
+    store: str | None = Field(None, description="Store URI when neither document nor option names one: a folder, file:// or s3://.")
+    state_dir: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "ehrmind",
+        description="Where the local backend keeps locks, process ids, logs and caches; safe to delete when nothing runs.",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, validation_alias=_s3("ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), description="S3 endpoint; AWS itself when not set."
+    )
+    s3_access_key_id: str | None = Field(None, validation_alias=_s3("ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"), description="S3 access key.")
+    s3_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=_s3("SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"), description="S3 secret key."
+    )
+    s3_region: str = Field("us-east-1", validation_alias=_s3("REGION", "AWS_REGION", "AWS_DEFAULT_REGION"), description="S3 region.")
+    s3_ca_bundle: str | None = Field(
+        None, validation_alias=_s3("CA_BUNDLE", "AWS_CA_BUNDLE"), description="PEM file with the authority that signed the endpoint's certificate."
+    )
+    s3_addressing: Literal["path", "virtual", "auto"] = Field(
+        "path", validation_alias=_s3("ADDRESSING"), description="`path` works with every S3-compatible server; AWS accepts it too."
+    )
+    rollout_urls: str | None = Field(
+        None, description="Rollout servers, comma separated; set by the backend. `dns://host:port` resolves a headless Service each second."
+    )
+    run_token: SecretStr | None = Field(None, description="Token of the run that every rollout route but /health asks for; set by the backend.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON lines elsewhere.")

@@ -1,0 +1,70 @@
+"""The seam that all backends share: `run_stage` turns input URIs into one output URI.
+
+A stage is a module with `run(context) -> Output`. It reads complete inputs, works in `context.work`, and returns a folder;
+`run_stage` publishes that folder with the manifest last. A complete stage run again returns its result at once from its manifest.
+"""
+
+import importlib
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ehrmind_k8s import artifacts, logs, plan, storage
+from ehrmind_k8s.artifacts import Claim, RunDocument
+from ehrmind_k8s.records import StageResult
+from ehrmind_k8s.spec import RunSpec
+from ehrmind_k8s.storage import ObjectStore
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage gets. `out` is the stage's own prefix, `inputs` the prefixes of the stages it reads, `work` a scratch folder."""
+
+    spec: RunSpec
+    run_uri: str
+    uid: str
+    stage: str
+    attempt: int
+    claim: Claim
+    out: ObjectStore
+    inputs: dict[str, ObjectStore]
+    work: Path
+
+    def publish(self, prefix: str, folder: Path, kind: str, meta: dict[str, Any] | None = None) -> artifacts.Manifest:
+        """Publish an artifact inside this stage's prefix, fenced by this attempt."""
+        return artifacts.publish(self.out, prefix, folder, kind, meta, claim=self.claim)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage leaves: files to publish as its output, `meta` for the manifest, and its primary score if it has one."""
+
+    folder: Path
+    meta: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
+    reason: str = "ok"
+    message: str = ""
+
+
+def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
+    """Run one stage of the run at `run_uri` as attempt K, or return the result of a complete one."""
+    document = RunDocument.read(storage.open(run_uri))
+    spec = document.spec
+    out = storage.open(artifacts.stage_uri(spec, run_uri, stage))
+    done = artifacts.load(out)
+    if done:
+        return StageResult(**done.meta["result"])
+    claim = Claim(out, attempt)
+    claim.take()
+    logs.event("stage.start")
+    started = time.monotonic()
+    inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.READS[stage]}
+    module = importlib.import_module(f"ehrmind_k8s.stages.{stage}")
+    with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-") as work:
+        output: Output = module.run(Context(spec, run_uri, document.uid, stage, attempt, claim, out, inputs, Path(work)))
+        seconds = round(time.monotonic() - started, 3)
+        result = StageResult(stage, out.uri, output.reason, output.message, output.score, seconds)
+        artifacts.publish(out, "", output.folder, stage, {**output.meta, "result": asdict(result)}, claim=claim)
+    return result
