@@ -16,7 +16,7 @@ READS: dict[str, tuple[str, ...]] = {
     "prepare": (),
     "sft": ("prepare",),
     "rlvr": ("prepare", "sft"),
-    "evaluate": ("prepare", "sft", "rlvr"),
+    "evaluate": ("prepare", "sft", "rlvr"),  # the base policy is published by sft, the first stage that holds torch
 }
 SAMPLES: tuple[str, ...] = ("rlvr", "evaluate")
 TORCH: tuple[str, ...] = ("sft", "rlvr")
@@ -37,22 +37,28 @@ class Step:
         return ["-m", "ehrmind_k8s.stages", self.stage, "--run", run_uri, "--attempt", str(attempt)]
 
 
+def reads(spec: RunSpec, stage: str) -> tuple[str, ...]:
+    """The stages whose output `stage` reads: evaluate leaves out rlvr when it is not among the policies compared."""
+    skip = {"rlvr"} if stage == "evaluate" and "rlvr" not in spec.evaluate.policies else set()
+    return tuple(s for s in READS[stage] if s not in skip)
+
+
 def build(spec: RunSpec, run_uri: str) -> tuple[Step, ...]:
     """The steps of `spec` in order. Raises SpecError when a left-out stage has no input URI."""
     steps = []
     for stage in spec.stages:
-        reads = []
-        for needed in READS[stage]:
+        inputs = []
+        for needed in reads(spec, stage):
             if needed not in spec.stages and needed not in spec.inputs:
                 raise SpecError(
                     f"stages: {stage} reads the output of {needed}, which is neither in stages ({', '.join(spec.stages)}) nor in inputs;"
                     f" add it, or set inputs.{needed} to the URI of that output"
                 )
-            reads.append(artifacts.stage_uri(spec, run_uri, needed))
+            inputs.append(artifacts.stage_uri(spec, run_uri, needed))
         served = spec.rollout.engine == "vllm" and stage in SAMPLES
         inside = spec.rollout.engine == "transformers" and stage in SAMPLES
         image = "ehrmind-trainer" if stage in TORCH or inside else "ehrmind"
-        steps.append(Step(stage, tuple(reads), artifacts.stage_uri(spec, run_uri, stage), served, image))
+        steps.append(Step(stage, tuple(inputs), artifacts.stage_uri(spec, run_uri, stage), served, image))
     return tuple(steps)
 
 

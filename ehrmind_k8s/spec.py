@@ -44,7 +44,9 @@ class ModelSpec(Section):
     tuning: Literal["lora", "full"] = Field(
         "lora", description="What is trained. lora: megabytes per policy version, so preemptible rollout pods catch up in seconds."
     )
-    lora_rank: int = Field(16, ge=1, le=256, description="Rank of the adapter (dimensions). 16 is enough for a narrow task (LoRA paper, section 7.2).")
+    lora_rank: int = Field(
+        16, ge=1, le=256, description="Rank of the adapter (dimensions). 16 is enough for a narrow task (LoRA paper, section 7.2)."
+    )
     lora_alpha: int = Field(32, ge=1, description="Scale of the adapter; twice the rank is the usual start.")
     context: int = Field(8192, ge=64, description="Longest prompt plus completion the model is served with (tokens).")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -55,10 +57,14 @@ class ModelSpec(Section):
 class DataSpec(Section):
     """The data of the task."""
 
-    uri: str | None = Field(None, description="File, folder, zip or s3:// prefix in a layout the task reads. None: preset tiny makes the synthetic twin.")
+    uri: str | None = Field(
+        None, description="File, folder, zip or s3:// prefix in a layout the task reads. None: preset tiny makes the synthetic twin."
+    )
     train: str | None = Field(None, description="File of the train split, relative to uri, where names alone do not decide.")
     test: str | None = Field(None, description="File of the test split, relative to uri, where names alone do not decide.")
-    labels: str = Field("original", description="Which label set of the task's data is the truth; `ehrmind tasks` lists them. original: the published one.")
+    labels: str = Field(
+        "original", description="Which label set of the task's data is the truth; `ehrmind tasks` lists them. original: the published one."
+    )
     note_overlap: Literal["drop", "keep"] = Field(
         "drop", description="Train rows whose note also occurs in test. drop: else RL rehearses test notes. keep: the published split."
     )
@@ -110,13 +116,18 @@ class RlvrSpec(Section):
     steps: int = Field(200, ge=1, description="Optimizer steps, one weight sync each.")
     prompts_per_step: int = Field(32, ge=1, description="B, prompts per step over all ranks. 32: the paper.")
     samples_per_prompt: int = Field(8, ge=2, description="G, completions per prompt: the group whose mean is the baseline. The paper uses 8 to 12.")
-    micro_batch_size: int = Field(8, ge=1, description="Completions per forward pass and rank; a multiple of samples_per_prompt keeps groups on one rank.")
-    learning_rate: float = Field(1e-5, gt=0, le=1, description="Constant learning rate (AdamW). 1e-5 suits adapters; the paper's full fine-tuning uses 1e-6.")
+    micro_batch_size: int = Field(
+        8, ge=1, description="Completions per forward pass and rank; a multiple of samples_per_prompt keeps groups on one rank."
+    )
+    learning_rate: float = Field(
+        1e-5, gt=0, le=1, description="Constant learning rate (AdamW). 1e-5 suits adapters; the paper's full fine-tuning uses 1e-6."
+    )
     kl: float = Field(0.0, ge=0, description="Weight of the KL penalty against the SFT policy (added to the loss). 0: DAPO and later work drop it.")
     clip: float = Field(0.2, gt=0, lt=1, description="Lower clip of the importance ratio (of 1). 0.2: PPO and the paper.")
     clip_high: float | None = Field(None, gt=0, lt=5, description="Upper clip where it differs (DAPO clip-higher: 0.28). None: same as clip.")
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field(
-        "dapo", description="How token losses are averaged (TRL loss_type). dapo: over the tokens of the whole batch, so long answers are not favoured."
+        "dapo",
+        description="How token losses are averaged (TRL loss_type). dapo: over the tokens of the whole batch, so long answers are not favoured.",
     )
     scale_rewards: Literal["group", "none"] = Field(
         "group", description="Divide advantages by the group's standard deviation (GRPO) or not (Dr. GRPO)."
@@ -136,13 +147,17 @@ class RlvrSpec(Section):
 class RolloutSpec(Section):
     """Who samples."""
 
-    engine: Literal["vllm", "transformers"] = Field("vllm", description="vllm: separate servers over HTTP. transformers: inside the trainer, no server.")
+    engine: Literal["vllm", "transformers"] = Field(
+        "vllm", description="vllm: separate servers over HTTP. transformers: inside the trainer, no server."
+    )
     replicas: int = Field(1, ge=1, le=256, description="Number of vLLM servers.")
     min_ready: int = Field(1, ge=1, description="Servers at the current version before a step starts; the others join when they can.")
     wait_s: int = Field(600, ge=1, description="Longest wait for a healthy server (seconds) before the attempt ends and can be tried again.")
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory of a CPU server's KV cache (GiB). GPU servers take what gpu_memory leaves.")
     gpu_memory: Fraction = Field(0.9, description="Share of GPU memory a server takes (of 1). 0.9: vLLM's default, as the trainer is elsewhere.")
-    cores: str | None = Field(None, description="CPU cores per local server, `0|1` for two. None: spread; vLLM's own choice pins every server to core 0.")
+    cores: str | None = Field(
+        None, description="CPU cores per local server, `0|1` for two. None: spread; vLLM's own choice pins every server to core 0."
+    )
 
     @model_validator(mode="after")
     def _enough(self) -> "RolloutSpec":
@@ -157,7 +172,9 @@ class EvaluateSpec(Section):
     limit: int | None = Field(None, ge=1, description="Test rows used, stratified by category (stated in the report). None: all.")
     samples: int = Field(4, ge=0, description="Samples per prompt at rlvr.temperature beside the greedy one; their mean is reported too.")
     policies: tuple[Literal["base", "sft", "rlvr"], ...] = Field(("base", "sft", "rlvr"), description="Which policies are compared.")
-    bootstrap: int = Field(2000, ge=100, description="Resamples of the clustered bootstrap. 2000 keeps the end points of an interval steady to about 0.5 %.")
+    bootstrap: int = Field(
+        2000, ge=100, description="Resamples of the clustered bootstrap. 2000 keeps the end points of an interval steady to about 0.5 %."
+    )
     max_completion_tokens: int | None = Field(None, ge=8, description="Longest completion (tokens). None: as in rlvr.")
 
 
@@ -177,10 +194,13 @@ class RunSpec(Section):
         "default", description="Sizes and hyperparameters: tiny (toy model, CPU), small (0.6B), default (4B), paper (3B, the paper's settings)."
     )
     recipe: Literal["corrected", "paper"] = Field(
-        "corrected", description="Definitions. paper restores the paper's choices (loss on the prompt, T 0.6, KL 0.001, note overlap), never its defects."
+        "corrected",
+        description="Definitions. paper restores the paper's choices (loss on the prompt, T 0.6, KL 0.001, note overlap), never its defects.",
     )
     seed: int = Field(42, ge=0, lt=2**31, description="Seed of splits, order, sampling and initial weights.")
-    stages: tuple[Stage, ...] = Field(("prepare", "sft", "rlvr", "evaluate"), description="Stages to run; a subset needs `inputs` for what it leaves out.")
+    stages: tuple[Stage, ...] = Field(
+        ("prepare", "sft", "rlvr", "evaluate"), description="Stages to run; a subset needs `inputs` for what it leaves out."
+    )
     inputs: dict[Stage, str] = Field(default_factory=dict, description="Stage name -> URI of that stage's output in another run.")
     store: str | None = Field(None, description="Store URI. None: EHRMIND_STORE, else ./runs for the local backend.")
     model: ModelSpec = Field(default_factory=ModelSpec, description="The start model.")
@@ -196,7 +216,7 @@ class RunSpec(Section):
     def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         if not stages:
             raise ValueError("at least one stage is needed")
-        return tuple(s for s in STAGES if s in stages)  # type: ignore[misc]
+        return tuple(s for s in STAGES if s in stages)
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSpec":

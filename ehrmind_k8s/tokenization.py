@@ -20,7 +20,9 @@ from ehrmind_k8s.errors import ModelError
 from ehrmind_k8s.records import Example, Prompt
 
 # Digits, signs, units, tags, newlines and non-ASCII letters as clinical notes have them.
-PROBE = 'BP 120/80 mmHg, K⁺ 4.5 mEq/L, creatinine 1.02 µmol/L; "pain" 7–8/10.\n<think>a+b=12</think>\n<answer>{"answer": "14 weeks, 3 days"}</answer>\n'
+PROBE = (
+    'BP 120/80 mmHg, K⁺ 4.5 mEq/L, creatinine 1.02 µmol/L; "pain" 7–8/10.\n<think>a+b=12</think>\n<answer>{"answer": "14 weeks, 3 days"}</answer>\n'
+)
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -105,7 +107,9 @@ def _template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template:
     if isinstance(source, list):  # several named templates
         source = next((t["template"] for t in source if t.get("name") == "default"), None)
     if not source:
-        raise ModelError(f"{folder}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); use an instruction-tuned model")
+        raise ModelError(
+            f"{folder}: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); use an instruction-tuned model"
+        )
     # No strftime_now: a prompt must not depend on the day it is made. Templates that want a date fall back to a fixed one.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, indent=kwargs.get("indent"))

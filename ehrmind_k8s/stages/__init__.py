@@ -60,7 +60,7 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
     claim.take()
     logs.event("stage.start")
     started = time.monotonic()
-    inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.READS[stage]}
+    inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.reads(spec, stage)}
     module = importlib.import_module(f"ehrmind_k8s.stages.{stage}")
     with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-") as work:
         output: Output = module.run(Context(spec, run_uri, document.uid, stage, attempt, claim, out, inputs, Path(work)))
