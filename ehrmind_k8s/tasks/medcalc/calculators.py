@@ -1,0 +1,122 @@
+"""The 55 calculators of MedCalc-Bench: what each one computes and how its answers are judged.
+
+Ids run from 2 to 69 with gaps. Category and `Output Type` are spelled differently from release to release (`lab test` and `lab`;
+calculators 8, 16, 24, 49 and 69 change their type), so a row is judged by its calculator id alone.
+Scoring classes follow the benchmark's own evaluator (arXiv 2406.12036, section 3): decimals inside the row's limits,
+integers equal after rounding, dates equal, weeks and days equal.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scoring = Literal["decimal", "integer", "date", "weeks_days"]
+CATEGORIES: tuple[str, ...] = ("lab", "risk", "physical", "severity", "diagnosis", "date", "dosage")
+SPELLINGS = {"lab test": "lab", "dosage conversion": "dosage"}
+
+
+@dataclass(frozen=True, slots=True)
+class Calculator:
+    """One calculator. `output` is its `Output Type` in the v1.0 test file."""
+
+    id: int
+    name: str
+    category: str
+    scoring: Scoring
+    output: str
+
+
+def _table(scoring: Scoring, category: str, names: dict[int, str], output: str = "") -> list[Calculator]:
+    return [Calculator(i, name, category, scoring, output or scoring) for i, name in names.items()]
+
+
+_ALL = [
+    *_table(
+        "decimal",
+        "lab",
+        {
+            2: "Creatinine Clearance (Cockcroft-Gault Equation)",
+            3: "CKD-EPI Equations for Glomerular Filtration Rate",
+            7: "Calcium Correction for Hypoalbuminemia",
+            9: "MDRD GFR Equation",
+            19: "Fibrosis-4 (FIB-4) Index for Liver Fibrosis",
+            23: "MELD Na (UNOS/OPTN)",
+            26: "Sodium Correction for Hyperglycemia",
+            30: "Serum Osmolality",
+            31: "HOMA-IR (Homeostatic Model Assessment for Insulin Resistance)",
+            38: "Free Water Deficit",
+            39: "Anion Gap",
+            40: "Fractional Excretion of Sodium (FENa)",
+            44: "LDL Calculated",
+            46: "Framingham Risk Score for Hard Coronary Heart Disease",
+            63: "Delta Gap",
+            64: "Delta Ratio",
+            65: "Albumin Corrected Anion Gap",
+            66: "Albumin Corrected Delta Gap",
+            67: "Albumin Corrected Delta Ratio",
+        },
+    ),
+    *_table(
+        "decimal",
+        "physical",
+        {
+            5: "Mean Arterial Pressure (MAP)",
+            6: "Body Mass Index (BMI)",
+            10: "Ideal Body Weight",
+            11: "QTc Bazett Calculator",
+            22: "Maintenance Fluids Calculations",
+            56: "QTc Fridericia Calculator",
+            57: "QTc Framingham Calculator",
+            58: "QTc Hodges Calculator",
+            59: "QTc Rautaharju Calculator",
+            60: "Body Surface Area Calculator",
+            61: "Target weight",
+            62: "Adjusted Body Weight",
+        },
+    ),
+    *_table("decimal", "risk", {8: "Wells' Criteria for Pulmonary Embolism"}),
+    *_table("decimal", "dosage", {24: "Steroid Conversion Calculator", 49: "Morphine Milligram Equivalents (MME) Calculator"}),
+    *_table(
+        "integer",
+        "risk",
+        {
+            4: "CHA2DS2-VASc Score for Atrial Fibrillation Stroke Risk",
+            16: "Wells' Criteria for DVT",
+            17: "Revised Cardiac Risk Index for Pre-Operative Risk",
+            18: "HEART Score for Major Cardiac Events",
+            25: "HAS-BLED Score for Major Bleeding Risk",
+            27: "Glasgow-Blatchford Bleeding Score (GBS)",
+            28: "APACHE II Score",
+            32: "Charlson Comorbidity Index (CCI)",
+            36: "Caprini Score for Venous Thromboembolism (2005)",
+            43: "Sequential Organ Failure Assessment (SOFA) Score",
+            45: "CURB-65 Score for Pneumonia Severity",
+        },
+    ),
+    *_table(
+        "integer",
+        "severity",
+        {
+            15: "Child-Pugh Score for Cirrhosis Mortality",
+            20: "Centor Score (Modified/McIsaac) for Strep Pharyngitis",
+            21: "Glasgow Coma Score (GCS)",
+            29: "PSI Score: Pneumonia Severity Index for CAP",
+        },
+    ),
+    *_table(
+        "integer",
+        "diagnosis",
+        {33: "FeverPAIN Score for Strep Pharyngitis", 48: "PERC Rule for Pulmonary Embolism", 51: "SIRS Criteria"},
+    ),
+    *_table("date", "date", {13: "Estimated Due Date", 68: "Estimated of Conception"}),
+    *_table("weeks_days", "date", {69: "Estimated Gestational Age"}, output="integer"),
+]
+
+BY_ID: dict[int, Calculator] = {c.id: c for c in sorted(_ALL, key=lambda c: c.id)}
+BY_NAME: dict[str, Calculator] = {c.name: c for c in BY_ID.values()} | {"Estimated Date of Conception": BY_ID[68]}
+
+
+def normal_category(text: str) -> str | None:
+    """One of CATEGORIES for any published spelling, or None."""
+    name = " ".join(text.lower().split())
+    name = SPELLINGS.get(name, name)
+    return name if name in CATEGORIES else None
