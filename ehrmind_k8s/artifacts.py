@@ -10,7 +10,8 @@
       rlvr/policy/v<N>-a<K>/            one policy version per step
       rlvr/checkpoint/step-<N>-a<K>/    everything needed to continue
       rlvr/ledger/<step>-a<K>.jsonl     what became of every prompt
-      evaluate/results/, evaluate/report/
+      evaluate/results/<policy>/        judged completions
+      evaluate/report.{json,md,html}
       model/                            what the run is for
 
 An artifact is a prefix with `manifest.json`, written last, which lists every file with size and SHA-256.
@@ -33,6 +34,9 @@ from ehrmind_k8s.storage import ObjectStore
 FORMAT = 1
 SPEC = "spec.json"
 MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
+REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
+MODEL = "model"  # what the run is for, below the run's own URI
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ def policy_key(name: str) -> str:
 def checkpoint_key(step: int, attempt: int) -> str:
     """Prefix of a checkpoint inside its stage."""
     return f"checkpoint/step-{step}-a{attempt}"
+
+
+def results_key(policy: str) -> str:
+    """Prefix of a policy's judged completions inside the evaluate stage."""
+    return f"results/{policy}"
 
 
 def ledger_key(step: int, attempt: int) -> str:
@@ -138,7 +147,13 @@ def latest_attempt(store: ObjectStore) -> int:
 
 
 def publish(
-    store: ObjectStore, prefix: str, folder: Path, kind: str, meta: Mapping[str, Any] | None = None, names: Iterable[str] | None = None, claim: Claim | None = None
+    store: ObjectStore,
+    prefix: str,
+    folder: Path,
+    kind: str,
+    meta: Mapping[str, Any] | None = None,
+    names: Iterable[str] | None = None,
+    claim: Claim | None = None,
 ) -> Manifest:
     """Upload the files of `folder` (all, or `names`) below `prefix`, then the manifest. Returns it. `prefix` "" is the store's own root."""
     paths = [folder / n for n in names] if names is not None else sorted(p for p in folder.rglob("*") if p.is_file())
