@@ -1,5 +1,6 @@
 """What sampling offers to training and evaluation, whoever does it: `pool.Pool` (vLLM servers) or `inprocess.InProcess` (transformers)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. `greedy` ignores temperature and top_p. `seed` is combined with the prompt id, so a retry elsewhere repeats it."""
+    """How to sample. `greedy` ignores temperature and top_p. `seed` is combined with the prompt id, so a retry elsewhere repeats it.
+
+    `stop_token_ids` empty: the tokenizer's own.
+    """
 
     n: int
     max_tokens: int
@@ -26,6 +30,10 @@ class Sampling:
     seed: int = 0
     greedy: bool = False
     stop_token_ids: tuple[int, ...] = ()
+
+    def seed_for(self, prompt_id: str) -> int:
+        """Seed of one prompt's group, below 2^62: apart from its neighbours, since vLLM gives sample i of a group seed + i."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{prompt_id}".encode()).digest()[:8]) >> 2
 
 
 class Generator(Protocol):
