@@ -36,6 +36,7 @@ SPEC = "spec.json"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
 REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
+LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage
 MODEL = "model"  # what the run is for, below the run's own URI
 
 
@@ -83,7 +84,17 @@ def results_key(policy: str) -> str:
 
 def ledger_key(step: int, attempt: int) -> str:
     """Key of the ledger entries of one step inside the rlvr stage."""
-    return f"ledger/{step:06d}-a{attempt}.jsonl"
+    return f"{LEDGER}{step:06d}-a{attempt}.jsonl"
+
+
+def checkpoints(store: ObjectStore) -> list[tuple[int, int]]:
+    """(step, attempt) of every checkpoint of a stage that has been begun, complete or not, oldest step first."""
+    return _numbered(store, "checkpoint/step-")
+
+
+def versions(store: ObjectStore) -> list[tuple[int, int]]:
+    """(version, attempt) of every policy version `v<N>-a<K>` of a stage that has been begun, complete or not, oldest version first."""
+    return _numbered(store, "policy/v")
 
 
 def sha256(path: Path) -> str:
@@ -218,6 +229,11 @@ def remove(store: ObjectStore, prefix: str) -> None:
     store.delete(_at(prefix, MANIFEST))
     for item in list(store.list(_at(prefix, ""))):
         store.delete(item.key)
+
+
+def _numbered(store: ObjectStore, stem: str) -> list[tuple[int, int]]:
+    names = {item.key.removeprefix(stem).split("/")[0] for item in store.list(stem)}
+    return sorted((int(n), int(k)) for n, k in (name.split("-a") for name in names))
 
 
 def _at(prefix: str, name: str) -> str:
