@@ -50,6 +50,9 @@ class Task(Protocol):
     def score(self, example: Example, text: str) -> Verdict:
         """Judge a whole completion (with what the chat template opened). Total: any text gives a Verdict, in bounded time."""
 
+    def gold(self, example: Example) -> str:
+        """A whole completion with the right answer, in the very form that the prompt shows. prepare checks that it scores correct."""
+
     def columns(self, examples: Sequence[Example], samples: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
         """Per-example arrays (length N) that `metrics` needs; `samples[i]` are the texts for `examples[i]`."""
 

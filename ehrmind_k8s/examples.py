@@ -1,0 +1,84 @@
+"""Prepared data on disk: one file per split, one row per `records.Example`, as parquet or JSON lines.
+
+    read_split(Path("prepare/train.parquet")) -> list[Example]
+
+`messages` is a list of `{role, content}` in both forms. `target` and `meta` differ from task to task, so parquet holds them as JSON text.
+The same rows give the same bytes.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.records import Example
+
+FORMATS = ("parquet", "jsonl")
+_JSON_COLUMNS = ("target", "meta")
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("category", pa.string()),
+        ("messages", pa.list_(_MESSAGE)),
+        ("target", pa.string()),
+        ("sft_text", pa.string()),
+        ("n_tokens", pa.int64()),
+        ("meta", pa.string()),
+    ]
+)
+
+
+def write_split(path: Path, examples: Sequence[Example]) -> None:
+    """Write the examples in their order; the suffix of `path` (.parquet or .jsonl) is the format."""
+    rows = [e.row() for e in examples]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(_dump(row) + "\n" for row in rows), encoding="utf-8")
+        return
+    columns = [row | {name: _dump(row[name]) for name in _JSON_COLUMNS} for row in rows]
+    pq.write_table(pa.Table.from_pylist(columns, schema=SCHEMA), path, compression="zstd")
+
+
+def read_split(path: Path) -> list[Example]:
+    """The examples of one file. Raises DataError naming the file (and the line of JSON lines) where it is not of this form."""
+    rows = _json_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
+    return [_example(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        raise DataError(f"{path}: not a whole parquet file; prepare the data again") from None
+    missing = sorted(set(SCHEMA.names) - set(table.schema.names))
+    if missing:
+        raise DataError(f"{path}: columns missing: {', '.join(missing)}; expected {', '.join(SCHEMA.names)}, as `ehrmind data prepare` writes them")
+    for row in table.to_pylist():
+        yield row | {name: json.loads(row[name]) for name in _JSON_COLUMNS}
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise DataError(f"{path}, line {number}: not a JSON object; prepare the data again") from None
+
+
+def _example(row: dict[str, Any], where: str) -> Example:
+    fields = {name: row[name] for name in SCHEMA.names if name in row}
+    if len(fields) < len(SCHEMA.names):
+        raise DataError(f"{where}: keys missing: {', '.join(sorted(set(SCHEMA.names) - set(fields)))}")
+    return Example(**(fields | {"messages": tuple(fields["messages"])}))
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
