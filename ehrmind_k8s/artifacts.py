@@ -129,8 +129,11 @@ class RunDocument:
 
     def write(self, store: ObjectStore) -> bool:
         """Publish it where no document is yet; False if one was there."""
+        return store.put_if_absent(SPEC, self.to_json())
+
+    def to_json(self) -> bytes:
         body = {"format": FORMAT, "uid": self.uid, "recipe_hash": self.recipe_hash, "spec": self.spec.model_dump(mode="json")}
-        return store.put_if_absent(SPEC, json.dumps(body, indent=1, sort_keys=True).encode())
+        return json.dumps(body, indent=1, sort_keys=True).encode()
 
 
 class Claim:

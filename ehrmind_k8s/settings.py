@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ehrmind_k8s.errors import SpecError
 
 
 def _s3(name: str, *usual: str) -> AliasChoices:
@@ -30,6 +32,9 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = Field(
         None, validation_alias=_s3("SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"), description="S3 secret key."
     )
+    s3_session_token: SecretStr | None = Field(
+        None, validation_alias=_s3("SESSION_TOKEN", "AWS_SESSION_TOKEN"), description="Session token that goes with temporary S3 keys."
+    )
     s3_region: str = Field("us-east-1", validation_alias=_s3("REGION", "AWS_REGION", "AWS_DEFAULT_REGION"), description="S3 region.")
     s3_ca_bundle: str | None = Field(
         None, validation_alias=_s3("CA_BUNDLE", "AWS_CA_BUNDLE"), description="PEM file with the authority that signed the endpoint's certificate."
@@ -42,3 +47,12 @@ class Settings(BaseSettings):
     )
     run_token: SecretStr | None = Field(None, description="Token of the run that every rollout route but /health asks for; set by the backend.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON lines elsewhere.")
+
+
+def load() -> Settings:
+    """The settings of this process. Raises SpecError naming each variable that cannot be read."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"EHRMIND_{'_'.join(map(str, e['loc'])).upper().removeprefix('EHRMIND_')}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SpecError("environment: " + "; ".join(lines)) from None
