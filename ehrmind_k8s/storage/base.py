@@ -51,6 +51,9 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is not there."""
 
+    def discard_unfinished(self, prefix: str) -> int:
+        """Give back the space of interrupted uploads below the folder `prefix` ("" is the whole store), whose writers are gone. Returns how many."""
+
 
 def open(uri: str) -> ObjectStore:
     """The store for a URI: a plain path or file:// (a folder), or s3://bucket/prefix."""
@@ -60,10 +63,18 @@ def open(uri: str) -> ObjectStore:
 
         return LocalStore(uri)
     if scheme == "s3":
+        from ehrmind_k8s import settings
         from ehrmind_k8s.storage.s3 import S3Store
 
-        return S3Store(uri)
+        return S3Store(uri, settings.load())
     raise SpecError(f"store URI {uri!r} has the unknown scheme {scheme!r}; {nearest(scheme, ['file', 's3'])}")
+
+
+def checked(key: str) -> str:
+    """The key, if it stays inside its store: relative, `/` between its parts, none of them empty, `.` or `..`. Raises SpecError."""
+    if any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key or "\0" in key:
+        raise SpecError(f"{key!r} is no key of a store: it must be relative, with / between its parts, and none of them empty, '.' or '..'")
+    return key
 
 
 def join(uri: str, *parts: str) -> str:

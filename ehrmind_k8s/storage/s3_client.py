@@ -1,0 +1,154 @@
+"""The boto3 client, tuned for S3-compatible servers, and what its errors mean.
+
+Checksums are sent only `when_required`: since 2025 boto3's default trailer is refused (411) by servers that hospitals run. Integrity is
+ours instead: Content-MD5 on the way, SHA-256 of whole files in the manifests. Every wait is bounded.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.exceptions as boto
+import botocore.session
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from ehrmind_k8s.errors import EhrmindError, SpecError, StoreUnavailable
+from ehrmind_k8s.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ATTEMPTS = 4
+"""Tries of one request, with a growing pause between them: a few seconds against a server that refuses, half a minute against a silent one."""
+
+CONNECTIONS = 16
+"""At most this many sockets to one server: the part workers and the small transfers of `artifacts`."""
+
+MISSING = ("404", "NoSuchKey", "NotFound")
+CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired")
+RIGHTS = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem")
+ADDRESS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "InvalidBucketName", "IllegalLocationConstraintException")
+FULL = ("InsufficientStorage", "507", "XMinioStorageFull", "QuotaExceeded")
+PASSING = (
+    "BadDigest",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "OperationAborted",
+    "NoSuchUpload",
+    "429",
+    "408",
+)
+
+
+def connect(settings: Settings) -> "S3Client":
+    """A client (thread-safe, shared by all stores of one server) for what `settings` name."""
+    secret = settings.s3_secret_access_key.get_secret_value() if settings.s3_secret_access_key else None
+    token = settings.s3_session_token.get_secret_value() if settings.s3_session_token else None
+    if bool(settings.s3_access_key_id) != bool(secret):
+        missing = "EHRMIND_S3_SECRET_ACCESS_KEY" if not secret else "EHRMIND_S3_ACCESS_KEY_ID"
+        raise SpecError(f"S3 credentials: {missing} is not set; set both EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY, or neither")
+    try:
+        return _client(
+            settings.s3_endpoint_url or None,
+            settings.s3_access_key_id,
+            secret,
+            token,
+            settings.s3_region,
+            settings.s3_ca_bundle,
+            settings.s3_addressing,
+        )
+    except (ValueError, boto.BotoCoreError) as error:
+        raise SpecError(f"S3 settings (EHRMIND_S3_*, EHRMIND_S3_ENDPOINT_URL={settings.s3_endpoint_url!r}): {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _client(
+    endpoint: str | None, access: str | None, secret: str | None, token: str | None, region: str, ca: str | None, addressing: str
+) -> "S3Client":
+    addressing_style: Any = {"addressing_style": addressing}  # the stubs want all keys of it
+    session = botocore.session.get_session()
+    # Without keys boto3 would ask a metadata address that only EC2 machines answer, and hang elsewhere.
+    session.get_component("credential_provider").remove("iam-role")
+    return boto3.Session(botocore_session=session).client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        region_name=region,
+        verify=ca,
+        config=Config(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3=addressing_style,
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+        ),
+    )
+
+
+@contextmanager
+def errors(where: str, endpoint: str) -> Iterator[None]:
+    """Every failure of boto3, mapped once. `where` is the s3:// address; a missing key is a KeyError of it."""
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _refused(error, where, endpoint) from None
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound) as error:
+        raise SpecError(
+            f"{where}: no S3 credentials ({error}); set EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY (or the usual AWS_ variables)"
+        ) from None
+    except boto.SSLError as error:
+        raise SpecError(
+            f"{where}: the certificate of {endpoint} is not accepted ({_reason(error)}); set EHRMIND_S3_CA_BUNDLE to the PEM file of its authority"
+        ) from None
+    except (ResponseParserError, boto.ParamValidationError) as error:
+        raise SpecError(f"{where}: {endpoint} does not answer as an S3 server does ({type(error).__name__}); check EHRMIND_S3_ENDPOINT_URL") from None
+    except boto.BotoCoreError as error:
+        raise StoreUnavailable(
+            f"{where}: no answer from {endpoint} ({_reason(error)}); check that the server runs and that EHRMIND_S3_ENDPOINT_URL names it"
+        ) from None
+
+
+def code(error: boto.ClientError) -> str:
+    """The S3 error code of a refusal, or its HTTP status as text where the answer had no body."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _refused(error: boto.ClientError, where: str, endpoint: str) -> EhrmindError | KeyError:
+    name, status = code(error), int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = f"{endpoint} answers {name or status} to {error.operation_name}"
+    if name in MISSING:
+        return KeyError(where)
+    if name == "NoSuchBucket":
+        return SpecError(f"{where}: {said}: there is no such bucket; create it, or correct the store URI")
+    if name in CREDENTIALS:
+        return SpecError(f"{where}: {said}: wrong S3 credentials; check EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY")
+    if name == "RequestTimeTooSkewed":
+        return SpecError(f"{where}: {said}: the clocks of this machine and of the server differ; set this machine's clock")
+    if name in FULL:
+        return StoreUnavailable(f"{where}: {said}: the store is full; free some space and run the same command again")
+    if name in RIGHTS:
+        return SpecError(f"{where}: {said}: these credentials may not do that; grant list, read, write and delete below this address")
+    if name in ADDRESS:
+        return SpecError(f"{where}: {said}; check the bucket, EHRMIND_S3_REGION and EHRMIND_S3_ENDPOINT_URL")
+    if name in PASSING or status >= 500 or status == 0:
+        return StoreUnavailable(f"{where}: {said}; try again later")
+    return SpecError(f"{where}: {said} (HTTP {status}), which this package does not expect; check EHRMIND_S3_ENDPOINT_URL")
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause, without the request's address: `ConnectionRefusedError`, `gaierror: Name or service not known`."""
+    cause: BaseException = getattr(error, "kwargs", {}).get("error") or error
+    while isinstance(inner := (cause.__cause__ or cause.__context__), OSError):
+        cause = inner
+    return type(cause).__name__ + (f": {cause.strerror}" if isinstance(cause, OSError) and cause.strerror else "")
