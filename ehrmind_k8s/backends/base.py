@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from ehrmind_k8s.errors import SpecError, nearest
 from ehrmind_k8s.settings import Settings

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import click
 
@@ -38,11 +39,11 @@ def readable(line: str) -> str:
     if event is None:
         return line
     clock = time.strftime("%H:%M:%S", time.localtime(event.pop("time", 0)))
-    name = event.pop("event")
+    name = str(event.pop("event"))
     return " ".join([clock, name, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in event.items())])
 
 
-def _event(line: str) -> dict[str, object] | None:
+def _event(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except ValueError:

@@ -1,7 +1,6 @@
 """What several commands share: the RUN argument, the store option, JSON output, and how RUN becomes a run URI."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,7 +55,7 @@ def store_uri(store: str | None) -> str:
 
 def absolute(uri: str) -> str:
     """A path made absolute, so that a run does not depend on where the next command is typed; other URIs as they are."""
-    return uri if urlsplit(uri).scheme else os.path.abspath(Path(uri).expanduser())
+    return uri if urlsplit(uri).scheme else str(Path(uri).expanduser().absolute())
 
 
 def echo_json(document: Any) -> None:

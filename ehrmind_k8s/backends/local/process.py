@@ -87,7 +87,7 @@ async def lines(stream: asyncio.StreamReader, longest: int = 1 << 20) -> AsyncIt
 def started_at(pid: int) -> float | None:
     """When the process with this id started (Unix seconds), or None if there is none. Tells a process from a later one with the same id."""
     try:
-        return psutil.Process(pid).create_time()
+        return float(psutil.Process(pid).create_time())
     except psutil.Error:
         return None
 

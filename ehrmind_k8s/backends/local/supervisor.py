@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ehrmind_k8s import artifacts, plan, storage
+from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.backends.base import Attempt, RunState, RunStatus
 from ehrmind_k8s.backends.local.display import Display, figures
 from ehrmind_k8s.backends.local.process import Leashed, lines
@@ -108,7 +109,8 @@ class Supervisor:
         pause, tries = FIRST_PAUSE_S, self.spec.policy.retries + 1
         for left in reversed(range(tries)):
             try:
-                return await self._attempt(step)
+                await self._attempt(step)
+                return
             except TryAgain as error:
                 if not left:
                     raise type(error)(f"stage {step.stage} did not succeed in {tries} tries; the last one: {error}") from None
@@ -137,16 +139,15 @@ class Supervisor:
             reason = "cancelled" if self.state.cancelled else "interrupted"
             self._record(Attempt(step.stage, number, reason, seconds=round(time.monotonic() - began, 1)))
             raise
-        reason = last.get("reason", "ok") if code == 0 else last.get("reason") if last.get("event") == "error" else _ending(code)
-        message = str(last.get("message", ""))
-        self._record(Attempt(step.stage, number, str(reason), message, round(time.monotonic() - began, 1)))
-        if code == 0:
-            self._update(score=last.get("score") if last.get("score") is not None else self.status.score)
-            self.display.say(f"{step.stage}: complete after {time.monotonic() - began:.0f} s")
-            return
-        raise _error(step.stage, code, str(reason), message, log)
+        reason, message, seconds = _reason(code, last), str(last.get("message", "")), round(time.monotonic() - began, 1)
+        self._record(Attempt(step.stage, number, reason, message, seconds))
+        if code:
+            raise _error(step.stage, code, message or reason, log)
+        if last.get("score") is not None:
+            self._update(score=last["score"])
+        self.display.say(f"{step.stage}: complete after {seconds:.0f} s")
 
-    async def _read(self, stage: str, child: Leashed, log: Any) -> dict[str, Any]:
+    async def _read(self, stage: str, child: Leashed, log: Path) -> dict[str, Any]:
         """Copy a stage's output to its log, show its progress, and return its last `result` or `error` event."""
         last: dict[str, Any] = {}
         assert child.process.stdout is not None
@@ -193,15 +194,20 @@ def _event(line: bytes) -> dict[str, Any]:
     return {}
 
 
-def _ending(code: int) -> str:
-    return signal.Signals(code - 128).name if code > 128 else f"exit {code}"
-
-
-def _error(stage: str, code: int, reason: str, message: str, log: Any) -> EhrmindError:
-    where = f"(log: {log})"
+def _reason(code: int, last: Mapping[str, Any]) -> str:
+    """Why an attempt ended: what its last event says, or what can be told from outside."""
+    if last.get("event") == ("error" if code else "result"):
+        return str(last["reason"])
     if code > 128:
-        hint = "; was it short of memory?" if code == 128 + signal.SIGKILL else ""
-        return TryAgain(f"the process was ended by {_ending(code)}{hint} {where}")
+        return signal.Signals(code - 128).name
+    return f"exit {code}" if code else "ok"
+
+
+def _error(stage: str, code: int, why: str, log: Path) -> EhrmindError:
+    """The error that an exit code stands for. A process ended by a signal may do better next time."""
+    if code > 128:
+        hint = "; was the machine short of memory?" if code == 128 + signal.SIGKILL else ""
+        return TryAgain(f"{stage}: the process was ended by {signal.Signals(code - 128).name}{hint} (log: {log})")
     if code in _CLASSES:
-        return _CLASSES[code](f"{stage}: {message or reason} {where}")
-    return EhrmindError(f"{stage}: stopped by a bug of ours: {reason} {where}")
+        return _CLASSES[code](f"{stage}: {why} (log: {log})")
+    return EhrmindError(f"{stage}: stopped by a bug of ours: {why} (log: {log})")
