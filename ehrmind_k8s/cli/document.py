@@ -1,7 +1,6 @@
 """From a file and options to a whole run document, for `submit` and `plan`."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from ehrmind_k8s import spec
 from ehrmind_k8s.cli import options
 from ehrmind_k8s.errors import DataError, SpecError, nearest
 from ehrmind_k8s.spec import RunSpec
+from ehrmind_k8s.tasks import registry
 
 
 def resolve(path: Path | None, fields: Mapping[str, str | None], data: str | None, overrides: Sequence[str]) -> RunSpec:
@@ -33,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _placed(document: RunSpec) -> RunSpec:
     """The document with its store filled in and its paths absolute, so that a later command may be typed elsewhere."""
-    known = {entry.name for entry in entry_points(group="ehrmind_k8s.tasks")}
+    known = registry.names()
     if document.task not in known:
         raise SpecError(f"task {document.task!r} is unknown; {nearest(document.task, known)}")
     source = document.data.uri
