@@ -14,22 +14,27 @@
       evaluate/report.{json,md,html}
       model/                            what the run is for
 
-An artifact is a prefix with `manifest.json`, written last, which lists every file with size and SHA-256.
+An artifact is a prefix with `manifest.json`, written last, which lists every file with size and SHA-256. Publishing over an artifact
+takes its manifest away first: a reader finds the old one, none, or the new one, never a mixture.
 """
 
 import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ehrmind_k8s import storage
-from ehrmind_k8s.errors import Fenced, IntegrityError
+from ehrmind_k8s.errors import Fenced, IntegrityError, SpecError
 from ehrmind_k8s.spec import RunSpec, from_json
-from ehrmind_k8s.storage import ObjectStore
+from ehrmind_k8s.storage import ObjectStore, disk
+from ehrmind_k8s.storage.base import checked
+from ehrmind_k8s.storage.parallel import gather
 
 FORMAT = 1
 SPEC = "spec.json"
@@ -38,6 +43,8 @@ METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
 REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
 LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage
 MODEL = "model"  # what the run is for, below the run's own URI
+ATTEMPTS = "attempts/"  # claims of a stage
+TRANSFERS = 8  # files of one artifact under way at once; the parts of large ones share the store's own workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +126,18 @@ class RunDocument:
     @classmethod
     def read(cls, store: ObjectStore) -> "RunDocument":
         """The document of the run that `store` is rooted at. Raises KeyError where there is no run, IntegrityError for one it cannot read."""
+        body = store.get_bytes(SPEC)
         try:
-            raw = json.loads(store.get_bytes(SPEC))
+            raw = json.loads(body)
             if raw["format"] > FORMAT:
                 raise IntegrityError(f"{store.uri}/{SPEC}: format {raw['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
             return cls(raw["uid"], from_json(raw["spec"]), raw["recipe_hash"])
-        except (ValueError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{store.uri}/{SPEC}: damaged ({type(error).__name__})") from None
 
     def write(self, store: ObjectStore) -> bool:
         """Publish it where no document is yet; False if one was there."""
-        return store.put_if_absent(SPEC, self.to_json())
+        return _put_own(store, SPEC, self.to_json())
 
     def to_json(self) -> bytes:
         body = {"format": FORMAT, "uid": self.uid, "recipe_hash": self.recipe_hash, "spec": self.spec.model_dump(mode="json")}
@@ -145,8 +153,10 @@ class Claim:
     def take(self, note: Mapping[str, Any] | None = None) -> None:
         """Claim the stage. Raises Fenced if this attempt or a higher one is claimed already."""
         self.check()
-        if not self.store.put_if_absent(f"attempts/{self.attempt}", json.dumps(dict(note or {})).encode()):
+        body = {**(note or {}), "writer": uuid.uuid4().hex}
+        if not _put_own(self.store, f"{ATTEMPTS}{self.attempt}", json.dumps(body).encode()):
             raise Fenced(f"{self.store.uri}: attempt {self.attempt} is claimed already")
+        self.check()  # a higher attempt may have looked before this one was visible
 
     def check(self) -> None:
         """Raises Fenced if a higher attempt is claimed."""
@@ -157,7 +167,8 @@ class Claim:
 
 def latest_attempt(store: ObjectStore) -> int:
     """Highest claimed attempt of a stage, 0 if none."""
-    return max((int(o.key.rsplit("/", 1)[1]) for o in store.list("attempts/")), default=0)
+    names = (item.key.removeprefix(ATTEMPTS) for item in store.list(ATTEMPTS))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def publish(
@@ -169,17 +180,27 @@ def publish(
     names: Iterable[str] | None = None,
     claim: Claim | None = None,
 ) -> Manifest:
-    """Upload the files of `folder` (all, or `names`) below `prefix`, then the manifest. Returns it. `prefix` "" is the store's own root."""
-    paths = [folder / n for n in names] if names is not None else sorted(p for p in folder.rglob("*") if p.is_file())
-    files = []
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        store.put_file(_at(prefix, name), path)
-        files.append(File(name, path.stat().st_size, sha256(path)))
+    """Upload the files of `folder` (all, or `names`) below `prefix`, then the manifest. Returns it. `prefix` "" is the store's own root.
+
+    Nothing may write to `folder` meanwhile (IntegrityError). A manifest at its top is left out, so a copy of an artifact can be published.
+    Raises Fenced when `claim` is overtaken.
+    """
+    if names is None:
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+    def upload(name: str) -> File:
+        return _upload(store, _at(prefix, name), folder / name, name)
+
+    if claim:
+        claim.check()
+    store.delete(_at(prefix, MANIFEST))
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        files = gather(pool, upload, [name for name in names if name != MANIFEST])
     manifest = Manifest(kind, tuple(files), dict(meta or {}))
     if claim:
         claim.check()
     store.put_bytes(_at(prefix, MANIFEST), manifest.to_json())
+    store.discard_unfinished(prefix)
     return manifest
 
 
@@ -194,50 +215,108 @@ def load(store: ObjectStore, prefix: str = "") -> Manifest | None:
         document = json.loads(raw)
         if document["format"] > FORMAT:
             raise IntegrityError(f"{where}: manifest format {document['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
-        return Manifest(document["kind"], tuple(File(**f) for f in document["files"]), document["meta"], document["format"])
+        return Manifest(document["kind"], tuple(_file(f) for f in document["files"]), document["meta"], document["format"])
+    except SpecError as error:
+        raise IntegrityError(f"{where}: {MANIFEST} lists a file outside of its artifact: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{where}: {MANIFEST} is damaged ({type(error).__name__}); publish the artifact again") from None
 
 
 def fetch(store: ObjectStore, prefix: str, folder: Path, names: Iterable[str] | None = None) -> Manifest:
-    """Download an artifact (all files, or `names`), verify every byte, and let `folder` appear whole. Raises IntegrityError."""
+    """Download an artifact (all files, or `names`), verify every byte, and let `folder` appear whole. Raises IntegrityError.
+
+    A `folder` that is there already is replaced.
+    """
     where = storage.join(store.uri, prefix)
     manifest = load(store, prefix)
     if manifest is None:
         raise IntegrityError(f"{where}: no {MANIFEST}, so this artifact was never finished; run the stage that makes it again")
-    wanted = None if names is None else set(names)
-    aside = folder.parent / f".aside-{uuid.uuid4().hex}"
-    aside.mkdir(parents=True)
-    try:
-        for file in manifest.files:
-            if wanted is not None and file.name not in wanted:
-                continue
-            path = aside / file.name
-            try:
-                store.get_file(_at(prefix, file.name), path)
-            except KeyError:
-                raise IntegrityError(f"{where}: {file.name} is listed in {MANIFEST} but missing") from None
-            if path.stat().st_size != file.size_bytes or sha256(path) != file.sha256:
-                raise IntegrityError(f"{where}: {file.name} differs from its manifest (size or SHA-256); it was altered or torn after publishing")
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    files = _chosen(manifest, names, where)
+    aside = disk.aside_of(folder)
+
+    def download(file: File) -> None:
+        _download(store, _at(prefix, file.name), aside / file.name, file, where)
+
+    with disk.errors(folder):
+        aside.mkdir(parents=True)
+        try:
+            with ThreadPoolExecutor(TRANSFERS) as pool:
+                gather(pool, download, files)
+            _replace(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return manifest
 
 
 def remove(store: ObjectStore, prefix: str) -> None:
-    """Delete an artifact, its manifest first, so that no reader sees a complete one with files gone."""
+    """Delete an artifact or what a killed writer left of one, the manifest first, so that no reader sees a complete one with files gone."""
     store.delete(_at(prefix, MANIFEST))
-    for item in list(store.list(_at(prefix, ""))):
-        store.delete(item.key)
+    store.discard_unfinished(prefix)
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        gather(pool, store.delete, [item.key for item in store.list(_at(prefix, ""))])
 
 
-def _numbered(store: ObjectStore, stem: str) -> list[tuple[int, int]]:
-    names = {item.key.removeprefix(stem).split("/")[0] for item in store.list(stem)}
-    return sorted((int(n), int(k)) for n, k in (name.split("-a") for name in names))
+def _put_own(store: ObjectStore, key: str, body: bytes) -> bool:
+    """Whether `body`, unlike any other writer's, is what the store has at `key` after trying to be first.
+
+    Reading it back settles two cases: a lost answer (the repeated request finds our own object), and servers that enforce nothing.
+    """
+    store.put_if_absent(key, body)
+    return store.get_bytes(key) == body
+
+
+def _upload(store: ObjectStore, key: str, path: Path, name: str) -> File:
+    before, digest = path.stat(), sha256(path)
+    store.put_file(key, path)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise IntegrityError(f"{path}: changed while it was published; publish when nothing writes to it")
+    return File(name, before.st_size, digest)
+
+
+def _download(store: ObjectStore, key: str, path: Path, file: File, where: str) -> None:
+    try:
+        store.get_file(key, path)
+    except KeyError:
+        raise IntegrityError(f"{where}: {file.name} is listed in {MANIFEST} but missing; publish the artifact again") from None
+    found = path.stat().st_size
+    if found != file.size_bytes:
+        raise IntegrityError(f"{where}: {file.name} has {found} bytes, its manifest says {file.size_bytes}; it was altered after publishing")
+    if sha256(path) != file.sha256:
+        raise IntegrityError(f"{where}: {file.name} differs from the SHA-256 in its manifest; it was altered after publishing")
+
+
+def _file(raw: Mapping[str, Any]) -> File:
+    file = File(checked(raw["name"]), raw["size_bytes"], raw["sha256"])
+    if not (isinstance(file.size_bytes, int) and file.size_bytes >= 0 and re.fullmatch("[0-9a-f]{64}", file.sha256)):
+        raise ValueError("size or SHA-256")
+    return file
+
+
+def _chosen(manifest: Manifest, names: Iterable[str] | None, where: str) -> list[File]:
+    if names is None:
+        return list(manifest.files)
+    files = {file.name: file for file in manifest.files}
+    wanted = set(names)
+    if missing := sorted(wanted - files.keys()):
+        raise IntegrityError(f"{where}: the artifact has no file {missing[0]!r}; it holds {', '.join(sorted(files)) or 'none'}")
+    return [files[name] for name in sorted(wanted)]
+
+
+def _replace(aside: Path, folder: Path) -> None:
+    """Give `aside` the name `folder`; what had it goes away whole."""
+    if folder.exists():
+        old = disk.aside_of(folder)
+        folder.rename(old)
+        shutil.rmtree(old)
+    aside.rename(folder)
 
 
 def _at(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
+
+
+def _numbered(store: ObjectStore, stem: str) -> list[tuple[int, int]]:
+    names = {item.key.removeprefix(stem).split("/")[0] for item in store.list(stem)}
+    found = (re.fullmatch(r"(\d+)-a(\d+)", name) for name in names)
+    return sorted((int(match[1]), int(match[2])) for match in found if match)

@@ -21,29 +21,20 @@ from ehrmind_k8s.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-ATTEMPTS = 4
-"""Tries of one request, with a growing pause between them: a few seconds against a server that refuses, half a minute against a silent one."""
+ATTEMPTS = 8
+"""Tries of one request, with a growing pause between them: six seconds in all against a server that refuses, so that its restart passes unseen."""
 
 CONNECTIONS = 16
 """At most this many sockets to one server: the part workers and the small transfers of `artifacts`."""
 
 MISSING = ("404", "NoSuchKey", "NotFound")
-CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired")
+# XAdminUserNotFound is versitygw's name for a key it does not know.
+CREDENTIALS = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired")
 RIGHTS = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem")
 ADDRESS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "InvalidBucketName", "IllegalLocationConstraintException")
 FULL = ("InsufficientStorage", "507", "XMinioStorageFull", "QuotaExceeded")
-PASSING = (
-    "BadDigest",
-    "RequestTimeout",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-    "OperationAborted",
-    "NoSuchUpload",
-    "429",
-    "408",
-)
+BUSY = ("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "429")
+PASSING = (*BUSY, "BadDigest", "RequestTimeout", "408", "OperationAborted", "ConditionalRequestConflict", "NoSuchUpload")
 
 
 def connect(settings: Settings) -> "S3Client":
