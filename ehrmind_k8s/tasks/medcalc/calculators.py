@@ -120,3 +120,25 @@ def normal_category(text: str) -> str | None:
     name = " ".join(text.lower().split())
     name = SPELLINGS.get(name, name)
     return name if name in CATEGORIES else None
+
+
+# What a question asks for, in words that v1.0 and Verified share; the longest that occurs decides ("albumin corrected anion gap").
+_ASKED = {
+    2: "creatinine clearance", 3: "ckd-epi", 4: "cha2ds2-vasc", 5: "mean arterial pressure", 6: "body mass", 7: "calcium correction",
+    8: "wells' criteria for pulmonary embolism", 9: "mdrd", 10: "ideal body weight formula", 11: "bazett", 13: "due date", 15: "child-pugh",
+    16: "deep vein thrombosis", 17: "cardiac risk index", 18: "heart score", 19: "fibrosis", 20: "centor", 21: "glasgow coma",
+    22: "maintenance fluid", 23: "meld", 24: "equivalent dosage", 25: "has-bled", 26: "corrected sodium", 27: "glasgow-blatchford",
+    28: "apache", 29: "pneumonia severity", 30: "osmolality", 31: "homa-ir", 32: "charlson", 33: "feverpain", 36: "caprini",
+    38: "free water deficit", 39: "anion gap", 40: "fractional excretion", 43: "sofa", 44: "ldl", 45: "curb-65", 46: "framingham risk score",
+    48: "perc rule for pulmonary embolism", 49: "morphine", 51: "sirs", 56: "fridericia", 57: "framingham formula", 58: "hodges",
+    59: "rautaharju", 60: "body surface area", 61: "target weight", 62: "adjusted body weight formula", 63: "delta gap", 64: "delta ratio",
+    65: "albumin corrected anion gap", 66: "albumin corrected delta gap", 67: "albumin corrected delta ratio", 68: "conception",
+    69: "gestational age",
+}  # fmt: skip
+
+
+def asked_by(question: str) -> Calculator | None:
+    """The calculator that a question asks for, or None."""
+    text = question.lower().replace("’", "'")
+    found = [i for i, words in _ASKED.items() if words in text]
+    return BY_ID[max(found, key=lambda i: len(_ASKED[i]))] if found else None

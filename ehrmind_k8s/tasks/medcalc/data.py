@@ -1,0 +1,148 @@
+"""From published files to examples: which rows, whose answers, which split, and what was left out and why.
+
+A group is a note: several calculators share one, and a note in two splits would let training rehearse the test. Train rows whose note
+occurs in test are dropped by default; validation rows always are. Validation is held out of train by note, stratified by category.
+"""
+
+import hashlib
+import random
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ehrmind_k8s.errors import DataError, SpecError, nearest
+from ehrmind_k8s.records import SPLITS, Drop, Example, Split
+from ehrmind_k8s.spec import DataSpec
+from ehrmind_k8s.tasks import sources
+from ehrmind_k8s.tasks.base import TaskData
+from ehrmind_k8s.tasks.medcalc import labels, layouts, prompt, scoring
+from ehrmind_k8s.tasks.medcalc.layouts import Row
+
+
+def read(source: Path, data: DataSpec, seed: int) -> TaskData:
+    """Examples of all splits that the source holds. Raises DataError (files, rows) or SpecError (an unknown label set)."""
+    if data.labels not in labels.LABEL_SETS:
+        raise SpecError(f"data.labels {data.labels!r} is unknown; {nearest(data.labels, labels.LABEL_SETS)}")
+    files = sources.find(source, layouts.SUFFIXES)
+    chosen = sources.by_split(source, files, data)
+    rows = {split: [row for file in chosen[split] for row in layouts.read(file)] for split in SPLITS if split in chosen}
+    drops: list[Drop] = []
+    examples = {split: _examples(rows[split], split, data.labels, drops) for split in rows}
+    _drop_shared_notes(examples, data.note_overlap, drops)
+    if "validation" not in examples and "train" in examples:
+        _hold_out(examples, data.validation_fraction, seed)
+    for split in rows:
+        if not examples[split]:
+            raise DataError(f"{source}: no row of the {split} split is left after filtering ({_reasons(drops, split)})")
+    _assert_disjoint(examples, data.note_overlap)
+    flat = [e for split in SPLITS for e in examples.get(split, ())]
+    read_files = {f.path for fs in chosen.values() for f in fs}
+    inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in sorted(read_files)}
+    return TaskData(flat, drops, inputs, _audit(flat))
+
+
+def note_hash(note: str) -> str:
+    """The group of a note: equal for texts that differ only in case, white space and punctuation."""
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", note).casefold())
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
+
+
+def _examples(rows: Sequence[Row], split: Split, label_set: str, drops: list[Drop]) -> list[Example]:
+    made, seen = [], Counter[int]()
+    for row in rows:
+        seen[row.number] += 1
+        again = f"-{seen[row.number]}" if seen[row.number] > 1 else ""
+        example = _example(row, f"medcalc-{split}-{row.number:05}{again}", split, label_set)
+        if scoring.is_correct(example.target["answer"], example.target):
+            made.append(example)
+        else:
+            drops.append(Drop(example.id, split, "answer_outside_limits"))
+    return made
+
+
+def _example(row: Row, id: str, split: Split, label_set: str) -> Example:
+    label = labels.original(row, split, abstain=label_set == "corrected-887")
+    text, why = _sft_text(row, label)
+    meta = {
+        "row": row.where,
+        "note_id": row.note_id,
+        "note_type": row.note_type,
+        "labels": label.source,
+        "limits_widened": label.widened,
+        "sft": why,
+    }
+    messages = prompt.messages(row.note, row.question, row.scoring, bool(label.target["abstain"]))
+    return Example(id, "medcalc", split, note_hash(row.note), row.calculator.category, tuple(messages), label.target, text, meta=meta)
+
+
+def _sft_text(row: Row, label: labels.Label) -> tuple[str | None, str]:
+    """A completion to learn, or None, and a code that says why.
+
+    An explanation that is a whole completion by itself is a teacher's trace and is used as it stands, right or wrong (the audit counts both).
+    """
+    if not row.explanation.strip():
+        return None, "no_explanation"
+    trace = scoring.score(label.target, row.explanation)
+    if trace.outcome == "scored":
+        return row.explanation, "trace_correct" if trace.correct else "trace_wrong"
+    text = prompt.completion(row.explanation, label.target["answer"])
+    if not scoring.score(label.target, text).correct:
+        return None, "tags_in_explanation"
+    return text, "explanation"
+
+
+def _drop_shared_notes(examples: dict[Split, list[Example]], note_overlap: str, drops: list[Drop]) -> None:
+    """Let no train or validation row keep a note of a later split (train rows keep test notes only if asked to)."""
+    in_test = {e.group for e in examples.get("test", ())}
+    in_validation = {e.group for e in examples.get("validation", ())}
+    for split, taken, reason in (
+        ("validation", in_test, "note_in_test"),
+        ("train", in_test if note_overlap == "drop" else set(), "note_in_test"),
+        ("train", in_validation - in_test, "note_in_validation"),
+    ):
+        if split in examples:
+            drops += [Drop(e.id, split, reason) for e in examples[split] if e.group in taken]
+            examples[split] = [e for e in examples[split] if e.group not in taken]
+
+
+def _hold_out(examples: dict[Split, list[Example]], fraction: float, seed: int) -> None:
+    """Move a share of the train notes to validation: per category, at least one note where there are two, never a note of test."""
+    in_test = {e.group for e in examples.get("test", ())}
+    notes: dict[str, set[str]] = defaultdict(set)
+    category: dict[str, str] = {}
+    for e in examples["train"]:
+        notes[category.setdefault(e.group, e.category)].add(e.group)
+    held: set[str] = set()
+    for name, groups in sorted(notes.items()):
+        free = sorted(groups - in_test)
+        random.Random(f"{seed}:{name}").shuffle(free)
+        count = round(fraction * len(groups)) or int(fraction > 0 and len(groups) > 1)
+        held |= set(free[:count])
+    examples["validation"] = [replace(e, split="validation") for e in examples["train"] if e.group in held]
+    examples["train"] = [e for e in examples["train"] if e.group not in held]
+
+
+def _assert_disjoint(examples: dict[Split, list[Example]], note_overlap: str) -> None:
+    groups = {split: {e.group for e in es} for split, es in examples.items()}
+    for a, b in (("train", "validation"), ("validation", "test"), ("train", "test")):
+        shared = groups.get(a, set()) & groups.get(b, set())  # type: ignore[call-overload]
+        assert not shared or (b == "test" and a == "train" and note_overlap == "keep"), f"{len(shared)} notes are in {a} and in {b}"
+
+
+def _audit(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
+    """Counts for the manifest and the report."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for e in examples:
+        counts["calculators"][str(e.target["calculator"])] += 1
+        counts["labels"][e.meta["labels"]] += 1
+        counts["sft_text"][e.meta["sft"]] += 1
+        counts["limits_widened"][e.split] += e.meta["limits_widened"]
+    return {name: dict(sorted(c.items())) for name, c in counts.items()}
+
+
+def _reasons(drops: Sequence[Drop], split: str) -> str:
+    counts = Counter(d.reason for d in drops if d.split == split)
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "it had none"
