@@ -1,0 +1,170 @@
+"""From judged answers to figures: metrics with clustered intervals, paired differences, tables, outcome counts.
+
+All policies answer the same N rows, so one bootstrap resamples the groups once for all of them: a difference between two policies is
+taken inside each resample (paired), which is what makes small gains visible. The greedy answer is the headline; k samples beside it give
+`mean_at_<k>` (what one sample is worth on average) and `pass_at_<j>` (Chen et al. 2021, arXiv 2107.03374, eq. 1, unbiased).
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from ehrmind_k8s.evaluation.generate import Answer, Questions
+from ehrmind_k8s.evaluation.report import OUTCOMES, Difference, Estimate, PolicyResult, Row, Table
+from ehrmind_k8s.records import Example
+from ehrmind_k8s.rollout.base import Policy
+from ehrmind_k8s.statistics import bootstrap
+from ehrmind_k8s.tasks.base import Sampled, Task
+
+Columns = Mapping[str, np.ndarray]
+Z95 = 1.959964  # standard normal quantile of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the rows that every policy answered; `unscored` counts the rows left out (no finite log-prob, no verdict)."""
+
+    policies: dict[str, PolicyResult]
+    differences: tuple[Difference, ...]
+    tables: tuple[Table, ...]
+    rows: int
+    groups: int
+    unscored: int
+
+
+@dataclass(frozen=True)
+class _Answered:
+    greedy: Answer
+    samples: tuple[Answer, ...]
+
+
+def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping[str, Sequence[Answer]], resamples: int, seed: int) -> Measured:
+    """Compare `policies` (label -> policy, oldest first) by what they answered."""
+    answered = {label: _by_id(found[label]) for label in policies}
+    k = questions.sampled.n if questions.sampled else 0
+    examples = [e for e in questions.examples if all(_complete(by_id.get(e.id), k) for by_id in answered.values())]
+    rows = {label: [by_id[e.id] for e in examples] for label, by_id in answered.items()}
+    statistic = _Statistic(questions.task, tuple(policies), k)
+    groups = [e.group for e in examples]
+    estimates = _estimates(statistic, statistic.columns(examples, rows), groups, resamples, seed)
+    results = {label: _result(policy, estimates[label], rows[label]) for label, policy in policies.items()}
+    differences = [Difference(b, a, estimates[f"{b}-{a}"]) for a, b in combinations(policies, 2)]
+    tables = _tables(questions.task, examples, rows)
+    return Measured(results, tuple(differences), tables, len(examples), len(set(groups)), len(questions.examples) - len(examples))
+
+
+def pass_at(n: int, correct: int, k: int) -> float:
+    """Probability that k of n samples, of which `correct` are right, hold a right one: 1 - C(n-c, k) / C(n, k). k above n counts as n."""
+    k = min(k, n)
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def wilson(correct: int, n: int) -> Estimate:
+    """A share with its Wilson score interval (Wilson 1927): for the few rows of a table line, where a bootstrap has nothing to resample."""
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    share, z2 = correct / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+@dataclass(frozen=True)
+class _Statistic:
+    """Every figure of every policy from (resampled) columns, so that one bootstrap serves all and differences are paired."""
+
+    task: Task
+    labels: tuple[str, ...]
+    k: int
+
+    @property
+    def ks(self) -> list[int]:
+        """The j of pass_at_j: powers of two up to k, and k itself."""
+        return sorted({j for j in (2, 4, 8, 16, 32) if j < self.k} | ({self.k} if self.k > 1 else set()))
+
+    def columns(self, examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for label in self.labels:
+            found |= _prefixed(f"{label}/greedy/", self.task.columns(examples, [[_sampled(r.greedy)] for r in rows[label]]))
+            if self.k:
+                found |= _prefixed(f"{label}/sampled/", self.task.columns(examples, [[_sampled(s) for s in r.samples] for r in rows[label]]))
+            for j in self.ks:
+                counts = [(len(r.samples), sum(s.correct for s in r.samples)) for r in rows[label]]
+                found[f"{label}/pass/{j}"] = np.array([pass_at(n, correct, j) for n, correct in counts])
+        return found
+
+    def __call__(self, columns: Columns) -> dict[str, float]:
+        found: dict[str, dict[str, float]] = {}
+        for label in self.labels:
+            found[label] = dict(self.task.metrics(_chosen(f"{label}/greedy/", columns)))
+            if self.k:
+                found[label][f"mean_at_{self.k}"] = self.task.metrics(_chosen(f"{label}/sampled/", columns))[self.task.primary_metric]
+            for j in self.ks:
+                found[label][f"pass_at_{j}"] = float(columns[f"{label}/pass/{j}"].mean())
+        for a, b in combinations(self.labels, 2):
+            found[f"{b}-{a}"] = {m: value - found[a][m] for m, value in found[b].items()}
+        return {f"{subject}/{metric}": value for subject, metrics in found.items() for metric, value in metrics.items()}
+
+
+def _estimates(statistic: _Statistic, columns: Columns, groups: Sequence[str], resamples: int, seed: int) -> dict[str, dict[str, Estimate]]:
+    """Subject (a policy or `b-a`) -> metric -> estimate."""
+    found: dict[str, dict[str, Estimate]] = defaultdict(dict)
+    for name, i in bootstrap.intervals(statistic, columns, groups, resamples=resamples, seed=seed).items():
+        subject, metric = name.split("/")
+        found[subject][metric] = Estimate(i.value, i.low, i.high, len(groups))
+    return found
+
+
+def _result(policy: Policy, metrics: Mapping[str, Estimate], rows: Sequence[_Answered]) -> PolicyResult:
+    counts = Counter(outcome(r.greedy) for r in rows)
+    tokens = float(np.mean([r.greedy.n_tokens for r in rows])) if rows else math.nan
+    cut = sum(r.greedy.finish_reason == "length" for r in rows)
+    return PolicyResult(policy.name, policy.uri, metrics, {o: counts[o] for o in OUTCOMES}, tokens, cut)
+
+
+def outcome(answer: Answer) -> str:
+    """One of OUTCOMES: the scorer's outcome, with `scored` told apart into correct and wrong."""
+    if answer.outcome != "scored":
+        return answer.outcome
+    return "correct" if answer.correct else "wrong"
+
+
+def _tables(task: Task, examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> tuple[Table, ...]:
+    members: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, example in enumerate(examples):
+        for table, label in task.breakdown(example).items():
+            members[table][label].append(i)
+    return tuple(Table(name, tuple(_row(label, lines, rows) for label, lines in sorted(by_label.items()))) for name, by_label in members.items())
+
+
+def _row(label: str, lines: Sequence[int], rows: Mapping[str, Sequence[_Answered]]) -> Row:
+    return Row(label, len(lines), {policy: wilson(sum(answered[i].greedy.correct for i in lines), len(lines)) for policy, answered in rows.items()})
+
+
+def _by_id(found: Sequence[Answer]) -> dict[str, _Answered]:
+    greedy = {a.id: a for a in found if a.greedy}
+    samples: dict[str, list[Answer]] = defaultdict(list)
+    for answer in found:
+        if not answer.greedy:
+            samples[answer.id].append(answer)
+    return {id_: _Answered(answer, tuple(samples[id_])) for id_, answer in greedy.items()}
+
+
+def _complete(answered: _Answered | None, k: int) -> bool:
+    return answered is not None and (not k or bool(answered.samples))
+
+
+def _sampled(answer: Answer) -> Sampled:
+    return Sampled(answer.text, answer.verdict)
+
+
+def _prefixed(prefix: str, columns: Columns) -> dict[str, np.ndarray]:
+    return {prefix + name: column for name, column in columns.items()}
+
+
+def _chosen(prefix: str, columns: Columns) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}

@@ -1,0 +1,109 @@
+"""`report.html`: one file that needs nothing else. No script, no request: its own content security policy forbids both.
+
+jinja2 escapes every string; the charts come from `chart` as Markup. Text of records and completions is not in the tree, so not here.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ehrmind_k8s.evaluation import chart, report, views
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Report
+
+OUTCOME_WORDS: Mapping[str, str] = {
+    "correct": "the value is right",
+    "wrong": "a value was read and is wrong",
+    "unparseable": "an answer is there, but no value of the answer's type",
+    "malformed": "no readable think and answer blocks",
+}
+
+
+def render(tree: Report) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ehrmind_k8s.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": report.percent,
+        "interval": report.interval,
+        "points": report.points,
+        "words": report.words,
+        "duration": views.duration,
+        "thousands": views.thousands,
+    }
+    environment.globals |= {"views": views, "titles": TITLES, "outcome_words": OUTCOME_WORDS}
+    style = resources.files("ehrmind_k8s.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = environment.get_template("report.html.jinja")
+    return page.render(r=tree, style=Markup(style), style_hash=digest, charts=_charts(tree), panels=_panels(tree), strips=_strips(tree))  # noqa: S704 - our own file
+
+
+def _charts(tree: Report) -> dict[str, Markup]:
+    primary = tree.primary_metric
+    estimates = [(TITLES[label], f"policy-{label}", views.estimate(p.metrics, primary)) for label, p in tree.policies.items()]
+    said = "; ".join(f"{name} {report.percent(e.value)}, 95 % interval {report.interval(e)}" for name, _, e in estimates)
+    bars = [(TITLES[label], [(o, f"outcome-{o}", p.outcomes.get(o, 0)) for o in OUTCOMES]) for label, p in tree.policies.items()]
+    return {
+        "primary": chart.intervals(f"{report.words(primary)} by policy: {said}", estimates),
+        "outcomes": chart.shares("Outcomes of greedy answers by policy", bars),
+    }
+
+
+def _panels(tree: Report) -> list[tuple[str, str, Markup]]:
+    """Title, remark and chart of each learning curve there is."""
+    sft, rlvr = tree.curves.get("sft") or [], tree.curves.get("rlvr") or []
+    resumed = views.resumed(rlvr)
+    found: list[tuple[str, str, Markup | None]] = [
+        (
+            "SFT loss",
+            "completion tokens only" if tree.settings["sft"]["loss_on"] == "completion" else "whole text",
+            _line(sft, "loss", "nats", "SFT loss", views.resumed(sft)),
+        ),
+        ("Reward", "mean over a step's completions", _line(rlvr, "reward", "reward", "Mean reward", resumed)),
+        ("Accuracy", "train samples and greedy validation", _accuracy(rlvr, resumed)),
+        ("Outcomes in training", "share of a step's completions", _outcomes(rlvr, resumed)),
+        ("KL divergence", "from the SFT policy", _line(rlvr, "kl", "nats per token", "KL divergence from the SFT policy", resumed)),
+        ("Entropy", "of the policy at sampled tokens", _line(rlvr, "entropy", "nats per token", "Entropy", resumed)),
+        ("Completion length", "mean over a step's completions", _line(rlvr, "completion_tokens", "tokens", "Mean completion length", resumed)),
+        ("Time per step", "by what it went into", _times(rlvr, resumed)),
+        ("Gradient norm", "before clipping", _line(rlvr, "grad_norm", "norm", "Gradient norm", resumed)),
+    ]
+    return [(title, remark, drawn) for title, remark, drawn in found if drawn is not None]
+
+
+def _line(lines: Any, key: str, unit: str, title: str, resumed: list[float]) -> Markup | None:
+    drawn = views.series(lines, key, title, "curve")
+    if not drawn.points:
+        return None
+    first, last = drawn.points[0], drawn.points[-1]
+    said = f"{title} over steps: {first[1]:.3g} at step {first[0]:g}, {last[1]:.3g} at step {last[0]:g}"
+    return chart.lines(said, unit, [drawn], resumed)
+
+
+def _accuracy(lines: Any, resumed: list[float]) -> Markup | None:
+    drawn = [views.series(lines, "accuracy", "train", "curve"), views.series(lines, "validation_accuracy", "validation", "second")]
+    return chart.lines("Accuracy over steps, train samples and validation", "%", drawn, resumed, share=True) if drawn[0].points else None
+
+
+def _outcomes(lines: Any, resumed: list[float]) -> Markup | None:
+    drawn = views.outcome_shares(lines)
+    return chart.stacked("Share of outcomes over steps", "%", drawn, resumed) if drawn else None
+
+
+def _times(lines: Any, resumed: list[float]) -> Markup | None:
+    drawn = views.times(lines)
+    return chart.stacked("Seconds per step by what they went into", "s", drawn, resumed) if drawn else None
+
+
+def _strips(tree: Report) -> dict[tuple[str, str], Markup]:
+    found = {}
+    for table in tree.tables:
+        for row in table.rows:
+            said = ", ".join(f"{TITLES[label]} {report.percent(e.value)}" for label, e in row.correct.items())
+            found[table.name, row.label] = chart.strip(f"{row.label}: {said}", [(f"policy-{label}", e.value) for label, e in row.correct.items()])
+    return found

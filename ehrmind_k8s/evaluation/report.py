@@ -1,0 +1,211 @@
+"""The report of a run: one typed tree. `report.json` is the tree itself; `markdown` and `page` are views of it.
+
+A stranger should be able to rerun the run from it: the resolved document, hashes of every input, versions, what was dropped and why,
+and what the figures do not show. It holds counts, ids of policies and names of categories, never text of a record or a completion.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT = 1
+OUTCOMES: tuple[str, ...] = ("correct", "wrong", "unparseable", "malformed")
+TITLES: Mapping[str, str] = {"base": "start model", "sft": "SFT", "rlvr": "RLVR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric on `n` test rows with its 95 % interval, from a bootstrap that resamples whole groups (notes, patients, topics)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """One policy on the test rows. `metrics` are of the greedy answers except `mean_at_<k>` and `pass_at_<k>`, which are of k samples.
+
+    `outcomes` counts greedy answers; `cut` those that reached the token limit; `tokens` is their mean length; `same_as` names another policy
+    whose weights these are (a skipped SFT).
+    """
+
+    name: str
+    uri: str
+    metrics: Mapping[str, Estimate]
+    outcomes: Mapping[str, int]
+    tokens: float
+    cut: int
+    same_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`metrics[m]` is `policy` minus `baseline` on the same rows, resampled together (paired)."""
+
+    policy: str
+    baseline: str
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One calculator, category or class: correct greedy answers of each policy among its `n` rows, with Wilson intervals."""
+
+    label: str
+    n: int
+    correct: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Correct answers by one property of the questions (`calculator`, `category`)."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Which run this is."""
+
+    name: str
+    uid: str
+    uri: str
+    task: str
+    title: str
+    preset: str
+    recipe: str
+    recipe_hash: str
+    seed: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataAudit:
+    """What prepare found, as its manifest says; and which test rows were asked."""
+
+    source: Mapping[str, Any]
+    labels: str
+    inputs: Mapping[str, str]
+    counts: Mapping[str, Any]
+    drops: Mapping[str, Any]
+    checks: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    asked: int
+    groups: int
+    total: int
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Time of the attempt that completed a stage (seconds), and how many attempts were claimed."""
+
+    stage: str
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the run took. Tokens are counted where they were made; `sync_seconds` is publishing plus loading weights, over all steps."""
+
+    stages: tuple[StageCost, ...]
+    tokens: Mapping[str, int]
+    step_seconds: float | None = None
+    sync_seconds: float | None = None
+    sync_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The model the run ends with: where it is and the line that serves it."""
+
+    uri: str
+    policy: str
+    kind: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that a run has to say for itself."""
+
+    run: RunInfo
+    headline: str
+    primary_metric: str
+    policies: Mapping[str, PolicyResult]
+    differences: tuple[Difference, ...]
+    tables: tuple[Table, ...]
+    curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    data: DataAudit
+    ledger: Mapping[str, int]
+    costs: Costs
+    model: Served
+    settings: Mapping[str, Any]
+    versions: Mapping[str, Mapping[str, str]]
+    limits: tuple[str, ...]
+    samples: int
+    resamples: int
+    format: int = field(default=FORMAT)
+
+    def to_json(self) -> str:
+        """The tree as JSON; an undefined figure (NaN) is null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def headline(metric: str, policies: Mapping[str, PolicyResult], differences: Sequence[Difference]) -> str:
+    """The result in one sentence: the newest policy's primary metric, and what it gained over the others on the same rows."""
+    newest = list(policies)[-1]
+    estimate = policies[newest].metrics[metric]
+    first = f"{TITLES[newest]}: {words(metric)} {percent(estimate.value)} on {estimate.n} test rows (95 % interval {interval(estimate)})"
+    gains = [_gain(d.metrics[metric], TITLES[d.baseline]) for d in differences if d.policy == newest]
+    return f"{first}, {', and '.join(gains)}." if gains else f"{first}."
+
+
+def words(metric: str) -> str:
+    """A metric's name as people write it: `accuracy_any_format` -> `accuracy any format`, `pass_at_4` -> `pass@4`."""
+    return metric.replace("_at_", "@").replace("_", " ")
+
+
+def percent(value: float | None) -> str:
+    """A share as `43.5 %`; `n/a` where it is undefined."""
+    return "n/a" if _undefined(value) else f"{100 * value:.1f} %"  # type: ignore[operator]
+
+
+def interval(estimate: Estimate) -> str:
+    """`36.0 to 51.0`, in percent."""
+    if _undefined(estimate.low) or _undefined(estimate.high):
+        return "n/a"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with its sign (a true minus)."""
+    return "n/a" if _undefined(value) else f"{100 * value:+.1f}".replace("-", "−")  # type: ignore[operator]
+
+
+def _gain(estimate: Estimate, baseline: str) -> str:
+    if _undefined(estimate.value):
+        return f"not comparable with {baseline}"
+    amount = f"{points(estimate.value)} points against {baseline} ({points(estimate.low)} to {points(estimate.high)})"
+    if estimate.low <= 0 <= estimate.high:
+        return f"{amount}, which may be chance"
+    return amount
+
+
+def _undefined(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,98 @@
+"""What every view of a report shows alike: the order and names of metrics, curves as series, nested facts as rows."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ehrmind_k8s.evaluation.chart import Series
+from ehrmind_k8s.evaluation.report import OUTCOMES, Estimate, Report
+
+Line = Mapping[str, Any]
+TIMES: tuple[str, ...] = ("generate", "train", "publish", "sync")
+
+
+def metric_names(report: Report) -> list[str]:
+    """Every metric of every policy, the primary one first."""
+    names = dict.fromkeys([report.primary_metric, *(m for p in report.policies.values() for m in p.metrics)])
+    return list(names)
+
+
+def estimate(metrics: Mapping[str, Estimate], name: str) -> Estimate:
+    """The estimate, or an undefined one where a policy lacks the metric."""
+    return metrics.get(name, Estimate(math.nan, math.nan, math.nan, 0))
+
+
+def series(lines: Iterable[Line], key: str, name: str, style: str) -> Series:
+    """One figure over steps; steps where it is missing or undefined are left out."""
+    return Series(name, style, [(float(line["step"]), float(line[key])) for line in lines if _finite(line.get(key))])
+
+
+def times(lines: Sequence[Line]) -> list[Series]:
+    """Seconds of each step by what they went into; `other` is what the parts leave of the total."""
+    rows = [(float(line["step"]), line["seconds"]) for line in lines if line.get("seconds")]
+    parts = [Series(name, f"time-{name}", [(step, float(s.get(name) or 0.0)) for step, s in rows]) for name in TIMES]
+    rest = [(step, max(0.0, float(s["total"]) - sum(float(s.get(name) or 0.0) for name in TIMES))) for step, s in rows]
+    return [*parts, Series("other", "time-other", rest)] if rows else []
+
+
+def outcome_shares(lines: Sequence[Line]) -> list[Series]:
+    """Percent of each outcome among a step's scored completions."""
+    rows = [(float(line["step"]), line["outcomes"]) for line in lines if sum((line.get("outcomes") or {}).values())]
+    return (
+        [Series(o, f"outcome-{o}", [(step, 100 * counts.get(o, 0) / sum(counts.values())) for step, counts in rows]) for o in OUTCOMES]
+        if rows
+        else []
+    )
+
+
+def resumed(lines: Sequence[Line]) -> list[float]:
+    """Steps at which a new attempt went on."""
+    pairs = zip(lines, lines[1:], strict=False)
+    return [float(b["step"]) for a, b in pairs if b.get("attempt", 0) > a.get("attempt", 0)]
+
+
+def facts(document: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested document as rows `a.b`, value; a list of plain values is one row."""
+    if isinstance(document, Mapping):
+        return [row for key, value in document.items() for row in facts(value, f"{prefix}{key}.")]
+    if isinstance(document, list | tuple) and any(isinstance(v, Mapping) for v in document):
+        return [row for i, value in enumerate(document, 1) for row in facts(value, f"{prefix}{i}.")]
+    return [(prefix.rstrip("."), _plain(document))]
+
+
+def counts(document: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[int]]]]:
+    """Columns (splits) and rows of a table of counts: rows and groups, then each category. Longer breakdowns stay in report.json."""
+    splits = list(document)
+    flat = [{**{k: n for k, n in c.items() if not isinstance(n, Mapping)}, **c.get("category", {})} for c in document.values()]
+    labels = dict.fromkeys(label for column in flat for label in column)
+    return splits, [(label, [int(column.get(label, 0)) for column in flat]) for label in labels]
+
+
+def duration(seconds: float | None) -> str:
+    """`3 min 20 s`; hours from 60 minutes on."""
+    if seconds is None or not math.isfinite(seconds):
+        return "n/a"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def thousands(count: float) -> str:
+    """`1 234 567`, with narrow spaces."""
+    return f"{count:,.0f}".replace(",", " ")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value) or "none"
+    return str(value)

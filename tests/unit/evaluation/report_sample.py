@@ -1,0 +1,175 @@
+"""A report as a finished quickstart would leave it: all 55 calculators, 30 RLVR steps, resumed once. Figures are drawn, seeded, and add up.
+
+python tests/unit/evaluation/report_sample.py FOLDER      writes report.json, report.md, report.html
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ehrmind_k8s import artifacts, spec
+from ehrmind_k8s.evaluation import collect, export, markdown, measure, page
+from ehrmind_k8s.evaluation.report import (
+    Costs,
+    DataAudit,
+    Difference,
+    Estimate,
+    PolicyResult,
+    Report,
+    Row,
+    RunInfo,
+    Served,
+    StageCost,
+    Table,
+    headline,
+)
+from ehrmind_k8s.tasks.medcalc import calculators
+
+CORRECT = {"base": 0.0, "sft": 0.3, "rlvr": 0.55}
+RUN_URI = "file:///data/runs/quickstart"
+
+
+def build(seed: int = 7) -> Report:
+    """The sample."""
+    rng = np.random.default_rng(seed)
+    document = spec.load({"task": "medcalc", "preset": "tiny", "name": "quickstart"})
+    known = sorted(calculators.BY_ID.values(), key=lambda c: c.id)
+    rows = {c.name: 4 if i < 35 else 3 for i, c in enumerate(known)}
+    right = {p: {name: int(rng.binomial(n, share)) for name, n in rows.items()} for p, share in CORRECT.items()}
+    policies = {p: _policy(p, sum(right[p].values()), sum(rows.values())) for p in CORRECT}
+    differences = (_difference("sft", "base", policies), _difference("rlvr", "base", policies), _difference("rlvr", "sft", policies))
+    category = {c.name: c.category for c in known}
+    sums = {c: sum(n for name, n in rows.items() if category[name] == c) for c in sorted(set(category.values()))}
+    tables = (
+        Table(
+            "category",
+            tuple(_row(c, n, {p: sum(k for name, k in right[p].items() if category[name] == c) for p in CORRECT}) for c, n in sums.items()),
+        ),
+        Table("calculator", tuple(_row(name, n, {p: right[p][name] for p in CORRECT}) for name, n in sorted(rows.items()))),
+    )
+    data = _data(sums)
+    served = Served(f"{RUN_URI}/{artifacts.MODEL}", "v30-a2", "full", export.command(document, RUN_URI, "full", f"{RUN_URI}/prepare/model"))
+    software = {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.19.0", "ehrmind_k8s": "0.1.0"}
+    return Report(
+        run=RunInfo("quickstart", "3f2a9c1d77e0", RUN_URI, "medcalc", "MedCalc-Bench", "tiny", "corrected", "ab" * 32, 42, "toy"),
+        headline=headline("accuracy", policies, differences),
+        primary_metric="accuracy",
+        policies=policies,
+        differences=differences,
+        tables=tables,
+        curves={"sft": _sft_curve(rng), "rlvr": _rlvr_curve(rng)},
+        data=data,
+        ledger={"issued": 512, "scored": 512, "trained": 478, "dropped": 2, "failed": 0, "voided": 32, "open": 0},
+        costs=Costs(
+            (StageCost("prepare", 3.2, 1), StageCost("sft", 64.0, 1), StageCost("rlvr", 211.5, 2), StageCost("evaluate", 38.4, 1)),
+            {"sft_trained": 184_320, "rlvr_prompt": 1_204_992, "rlvr_sampled": 153_880, "evaluate_sampled": 118_400},
+            200.1,
+            9.6,
+            0.048,
+        ),
+        model=served,
+        settings=document.model_dump(mode="json"),
+        versions={"sft": software, "rlvr": software, "evaluate": {**software, "vllm": "0.32.0", "revision": "0123456789ab-dirty"}},
+        limits=collect.limits(document, data, policies),
+        samples=4,
+        resamples=2000,
+    )
+
+
+def write(report: Report, folder: Path) -> None:
+    """All three forms."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+    (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
+    (folder / "report.html").write_text(page.render(report), encoding="utf-8")
+
+
+def _share(correct: float, n: int) -> Estimate:
+    return measure.wilson(round(correct), n)
+
+
+def _policy(name: str, correct: int, n: int) -> PolicyResult:
+    metrics = {
+        "accuracy": _share(correct, n),
+        "accuracy_macro": _share(0.98 * correct, n),
+        "accuracy_any_format": _share(min(n, 1.1 * correct + 4), n),
+        "mean_at_4": _share(0.95 * correct, n),
+        "pass_at_2": _share(min(n, 1.2 * correct), n),
+        "pass_at_4": _share(min(n, 1.4 * correct), n),
+    }
+    rest = n - correct
+    malformed = {"base": rest, "sft": rest // 6, "rlvr": 1}[name]
+    unparseable = min(rest - malformed, 3)
+    outcomes = {"correct": correct, "wrong": rest - malformed - unparseable, "unparseable": unparseable, "malformed": malformed}
+    artifact = "v30-a2" if name == "rlvr" else name
+    return PolicyResult(artifact, f"{RUN_URI}/policy/{artifact}", metrics, outcomes, {"base": 64.0, "sft": 27.4, "rlvr": 24.9}[name], malformed)
+
+
+def _difference(policy: str, baseline: str, policies: dict[str, PolicyResult]) -> Difference:
+    found = {}
+    for metric, estimate in policies[policy].metrics.items():
+        gain = estimate.value - policies[baseline].metrics[metric].value
+        half = 1.96 * math.sqrt(0.4 / estimate.n)
+        found[metric] = Estimate(gain, gain - half, gain + half, estimate.n)
+    return Difference(policy, baseline, found)
+
+
+def _row(label: str, n: int, right: dict[str, int]) -> Row:
+    return Row(label, n, {policy: measure.wilson(k, n) for policy, k in right.items()})
+
+
+def _data(sums: dict[str, int]) -> DataAudit:
+    counts = {
+        split: {"rows": k * sum(sums.values()), "groups": k * sum(sums.values()) - 9, "category": {c: k * n for c, n in sums.items()}}
+        for split, k in (("train", 4), ("validation", 1), ("test", 2))
+    }
+    return DataAudit(
+        source={"kind": "local", "uri": "/data/medcalc/v1.0"},
+        labels="original",
+        inputs={"train_subset.csv": "5e" * 32, "test_data.csv": "c0" * 32},
+        counts=counts,
+        drops={"train": {"note_in_test": 64, "prompt_too_long": 2}, "validation": {}, "test": {}},
+        checks={"gold": {"rows": 1400, "correct": 1400}, "groups": {"train_validation": 0, "train_test": 0, "validation_test": 0}},
+        audit={"label_disagrees_with_formula": {"train": 28, "test": 42}, "note_overlap": {"rows": 64, "notes": 58}},
+        asked=200,
+        groups=187,
+        total=400,
+        unscored=0,
+    )
+
+
+def _sft_curve(rng: np.random.Generator) -> list[dict[str, float]]:
+    return [
+        {"step": i, "epoch": i / 18, "loss": 3.6 * math.exp(-i / 16) + 0.22 + 0.03 * rng.normal(), "tokens": 2048, "seconds": 0.7}
+        for i in range(1, 91)
+    ]
+
+
+def _rlvr_curve(rng: np.random.Generator) -> list[dict[str, object]]:
+    lines: list[dict[str, object]] = []
+    for i in range(1, 31):
+        accuracy = float(np.clip(0.3 + 0.3 * (1 - math.exp(-i / 10)) + 0.03 * rng.normal(), 0, 1))
+        malformed, unparseable, correct = int(128 * 0.1 * math.exp(-i / 6)), 2, int(128 * accuracy)
+        seconds = {"generate": 2.9 + 0.3 * rng.random(), "publish": 0.12, "sync": 0.2 + 0.05 * rng.random(), "train": 2.4 + 0.2 * rng.random()}
+        line: dict[str, object] = {
+            "step": i,
+            "reward": 1.1 * accuracy - 2 * malformed / 128,
+            "accuracy": accuracy,
+            "kl": 0.0015 * i * (1 + 0.2 * rng.normal()),
+            "entropy": 0.45 * math.exp(-i / 25) + 0.01 * rng.normal(),
+            "grad_norm": 0.8 + 0.2 * rng.random(),
+            "completion_tokens": 27.5 - 0.09 * i + 0.4 * rng.normal(),
+            "outcomes": {"malformed": malformed, "unparseable": unparseable, "wrong": 128 - malformed - unparseable - correct, "correct": correct},
+            "seconds": {**seconds, "total": sum(seconds.values()) + 0.35},
+            "attempt": 1 if i <= 10 else 2,
+        }
+        if i % 10 == 0:
+            line["validation_accuracy"] = accuracy - 0.02
+        lines.append(line)
+    return lines
+
+
+if __name__ == "__main__":
+    write(build(), Path(sys.argv[1]))
