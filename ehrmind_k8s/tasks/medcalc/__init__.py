@@ -8,7 +8,7 @@ import numpy as np
 from ehrmind_k8s.records import Example, Verdict
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import Sampled, TaskData
-from ehrmind_k8s.tasks.medcalc import calculators, data, labels, metrics, scoring, synthetic
+from ehrmind_k8s.tasks.medcalc import calculators, data, labels, metrics, prompt, scoring, synthetic
 
 
 class MedCalc:
@@ -31,6 +31,9 @@ class MedCalc:
 
     def score(self, example: Example, text: str) -> Verdict:
         return scoring.score(example.target, text)
+
+    def gold(self, example: Example) -> str:
+        return prompt.completion("The reasoning stands here.", example.target["answer"])
 
     def columns(self, examples: Sequence[Example], samples: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
         return metrics.columns(examples, samples)
