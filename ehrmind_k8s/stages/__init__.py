@@ -7,45 +7,15 @@ A stage is a module with `run(context) -> Output`. It reads complete inputs, wor
 import importlib
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ehrmind_k8s import artifacts, logs, plan, storage
 from ehrmind_k8s.artifacts import Claim, RunDocument
+from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.records import StageResult
-from ehrmind_k8s.spec import RunSpec
-from ehrmind_k8s.storage import ObjectStore
 
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage gets. `out` is the stage's own prefix, `inputs` the prefixes of the stages it reads, `work` a scratch folder."""
-
-    spec: RunSpec
-    run_uri: str
-    uid: str
-    stage: str
-    attempt: int
-    claim: Claim
-    out: ObjectStore
-    inputs: dict[str, ObjectStore]
-    work: Path
-
-    def publish(self, prefix: str, folder: Path, kind: str, meta: dict[str, Any] | None = None) -> artifacts.Manifest:
-        """Publish an artifact inside this stage's prefix, fenced by this attempt."""
-        return artifacts.publish(self.out, prefix, folder, kind, meta, claim=self.claim)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a stage leaves: files to publish as its output, `meta` for the manifest, and its primary score if it has one."""
-
-    folder: Path
-    meta: dict[str, Any] = field(default_factory=dict)
-    score: float | None = None
-    reason: str = "ok"
-    message: str = ""
+__all__ = ["Context", "Output", "run_stage"]
 
 
 def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
