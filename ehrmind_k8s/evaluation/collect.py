@@ -1,7 +1,6 @@
 """Gather what the run's artifacts say about it: data audit, learning curves, ledger, costs, versions, and what the figures do not show."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.evaluation import versions
 from ehrmind_k8s.evaluation.generate import Answer
 from ehrmind_k8s.evaluation.measure import Measured
-from ehrmind_k8s.evaluation.report import Costs, DataAudit, PolicyResult, StageCost
+from ehrmind_k8s.evaluation.report import TITLES, Costs, DataAudit, PolicyResult, StageCost
 from ehrmind_k8s.spec import RunSpec
 from ehrmind_k8s.storage import ObjectStore
 
@@ -71,12 +70,12 @@ def with_skipped(policies: Mapping[str, PolicyResult], sft: Manifest) -> dict[st
     return dict(policies)
 
 
-def limits(spec: RunSpec, data: DataAudit, policies: Mapping[str, PolicyResult]) -> tuple[str, ...]:
+def limits(spec: RunSpec, data: DataAudit, policies: Mapping[str, PolicyResult], primary: str) -> tuple[str, ...]:
     """What a reader must not conclude, one sentence each."""
-    return tuple(_limits(spec, data, policies))
+    return tuple(_limits(spec, data, policies, primary))
 
 
-def _limits(spec: RunSpec, data: DataAudit, policies: Mapping[str, PolicyResult]) -> Iterable[str]:
+def _limits(spec: RunSpec, data: DataAudit, policies: Mapping[str, PolicyResult], primary: str) -> Iterable[str]:
     if spec.model.uri == "toy":
         yield "The start model is a toy of about a million random parameters: these figures show that the recipe works, nothing about real models."
     if spec.data.uri is None:
@@ -88,23 +87,19 @@ def _limits(spec: RunSpec, data: DataAudit, policies: Mapping[str, PolicyResult]
     yield "One training run, one seed: an interval covers the choice of test rows, not the luck of another training run."
     if any(p.same_as for p in policies.values()):
         yield "SFT was skipped: the SFT policy is the start model."
-    for label, policy in policies.items():
-        if policy.cut:
-            yield f"{policy.cut} of {sum(policy.outcomes.values())} greedy answers of {label} reached the limit of tokens and were judged as they stand."
-    yield from data.source.get("limits", ()) if isinstance(data.source, Mapping) else ()
+    if any(p.cut for p in policies.values()):
+        cut = ", ".join(f"{TITLES[label]} {p.cut}" for label, p in policies.items())
+        yield f"Greedy answers that reached the limit of tokens and were judged as they stand: {cut}."
+    if any(p.metrics[primary].low == p.metrics[primary].high for p in policies.values()):
+        yield (
+            "An interval of no width comes from answers that are all right or all wrong: resampling them cannot differ. The truth may still be up to"
+            f" {100 * min(1.0, 3 / max(1, data.asked)):.1f} points away (rule of three)."
+        )
 
 
 def sampled_tokens(found: Mapping[str, Sequence[Answer]]) -> int:
     """Tokens of all answers."""
     return sum(a.n_tokens for answers in found.values() for a in answers)
-
-
-def drops_by_reason(drops: Mapping[str, Any]) -> dict[str, int]:
-    """Reason -> rows, whether prepare counts by reason or by split and reason."""
-    total: Counter[str] = Counter()
-    for key, value in drops.items():
-        total.update(value if isinstance(value, Mapping) else {key: value})
-    return dict(total)
 
 
 def policy_uri(stage: ObjectStore, manifest: Manifest, label: str) -> str | None:

@@ -17,7 +17,6 @@ from ehrmind_k8s import artifacts
 from ehrmind_k8s.artifacts import Claim
 from ehrmind_k8s.records import Completion, Example, Prompt, Verdict
 from ehrmind_k8s.rollout.base import Generator, Policy, Sampling
-from ehrmind_k8s.storage import ObjectStore
 from ehrmind_k8s.tasks.base import Task
 
 CHUNK = 64  # prompts per object: seconds of work on a laptop, and enough sequences in flight to fill a server

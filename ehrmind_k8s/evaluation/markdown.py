@@ -38,7 +38,8 @@ def _results(report: Report) -> str:
     rows = [[words(m), *(_cell(views.estimate(p.metrics, m)) for p in policies.values())] for m in views.metric_names(report)]
     rows += [[f"answers {o}", *(str(p.outcomes.get(o, 0)) for p in policies.values())] for o in OUTCOMES]
     rows += [["mean length (tokens)", *(f"{p.tokens:.1f}" for p in policies.values())]]
-    note = f"Greedy answers; `mean@` and `pass@` are of {report.samples} samples. In brackets 95 % intervals (bootstrap over groups, {report.resamples} resamples)."
+    samples = f" `mean@` and `pass@` are of {report.samples} samples." if report.samples else ""
+    note = f"Greedy answers.{samples} In brackets 95 % intervals: a bootstrap over groups of test rows, {report.resamples} resamples."
     gains = "\n".join(_gain(d, report.primary_metric) for d in report.differences)
     return f"## Results\n\n{_grid(head, rows)}\n\n{note}" + (f"\n\n{gains}" if gains else "")
 

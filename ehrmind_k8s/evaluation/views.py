@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ehrmind_k8s.evaluation.chart import Series
@@ -12,9 +13,9 @@ TIMES: tuple[str, ...] = ("generate", "train", "publish", "sync")
 
 
 def metric_names(report: Report) -> list[str]:
-    """Every metric of every policy, the primary one first."""
+    """Every metric of every policy, the primary one first. Shares of outcomes are left to the table of counts."""
     names = dict.fromkeys([report.primary_metric, *(m for p in report.policies.values() for m in p.metrics)])
-    return list(names)
+    return [name for name in names if name not in OUTCOMES]
 
 
 def estimate(metrics: Mapping[str, Estimate], name: str) -> Estimate:
@@ -47,8 +48,7 @@ def outcome_shares(lines: Sequence[Line]) -> list[Series]:
 
 def resumed(lines: Sequence[Line]) -> list[float]:
     """Steps at which a new attempt went on."""
-    pairs = zip(lines, lines[1:], strict=False)
-    return [float(b["step"]) for a, b in pairs if b.get("attempt", 0) > a.get("attempt", 0)]
+    return [float(b["step"]) for a, b in pairwise(lines) if b.get("attempt", 0) > a.get("attempt", 0)]
 
 
 def facts(document: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ writes  results/<policy>/, report.json, report.md, report.html, and <run>/model/
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ehrmind_k8s import artifacts, examples, logs, plan, storage
 from ehrmind_k8s.artifacts import Manifest, RunDocument
@@ -14,6 +15,7 @@ from ehrmind_k8s.errors import IntegrityError, ModelError
 from ehrmind_k8s.evaluation import collect, export, generate, markdown, measure, page
 from ehrmind_k8s.evaluation.generate import Answer, Questions, Subject
 from ehrmind_k8s.evaluation.report import Report, RunInfo, headline
+from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout import Policy, Sampling, connect
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import POLICIES, RunSpec
@@ -41,7 +43,9 @@ def run(context: Context) -> Output:
     model = export.publish(spec, context.run_uri, subjects[-1], folder / "model", start_uri, context.claim, context.work)
     policies = collect.with_skipped(measured.policies, manifests["sft"])
     data = collect.audit(manifests["prepare"], spec, measured, len(questions.examples), len(test))
-    lines = {s: collect.curves(context.inputs[s], manifests[s], context.work / f"curves-{s}") for s in ("sft", "rlvr") if s in manifests}
+    lines: dict[str, list[dict[str, Any]]] = {
+        s: collect.curves(context.inputs[s], manifests[s], context.work / f"curves-{s}") for s in ("sft", "rlvr") if s in manifests
+    }
     made = collect.sampled_tokens(found)
     stores = {**context.inputs, "evaluate": context.out}
     report = Report(
@@ -58,7 +62,7 @@ def run(context: Context) -> Output:
         model=model,
         settings=spec.model_dump(mode="json"),
         versions=collect.software(manifests),
-        limits=collect.limits(spec, data, policies),
+        limits=collect.limits(spec, data, policies, questions.task.primary_metric),
         samples=spec.evaluate.samples,
         resamples=spec.evaluate.bootstrap,
     )
@@ -78,7 +82,7 @@ def _needed(spec: RunSpec, prepare: Manifest) -> list[str]:
     return [f.name for f in prepare.files if f.name == TEST or (f.name.startswith("model/") and not (served and f.name.endswith(".safetensors")))]
 
 
-def _questions(spec: RunSpec, test: list[examples.Example], tokenizer: Tokenizer) -> Questions:
+def _questions(spec: RunSpec, test: list[Example], tokenizer: Tokenizer) -> Questions:
     chosen = generate.stratify(test, spec.evaluate.limit, spec.seed)
     longest = spec.evaluate.max_completion_tokens or spec.rlvr.max_completion_tokens
     greedy = Sampling(1, longest, seed=spec.seed, greedy=True, stop_token_ids=tokenizer.stop_ids)

@@ -34,7 +34,7 @@ RUN_URI = "file:///data/runs/quickstart"
 def build(seed: int = 7) -> Report:
     """The sample."""
     rng = np.random.default_rng(seed)
-    document = spec.load({"task": "medcalc", "preset": "tiny", "name": "quickstart"})
+    document = spec.load({"task": "medcalc", "preset": "tiny", "name": "quickstart", "data": {"uri": "/data/medcalc/v1.0"}})
     known = sorted(calculators.BY_ID.values(), key=lambda c: c.id)
     rows = {c.name: 4 if i < 35 else 3 for i, c in enumerate(known)}
     right = {p: {name: int(rng.binomial(n, share)) for name, n in rows.items()} for p, share in CORRECT.items()}
@@ -72,7 +72,7 @@ def build(seed: int = 7) -> Report:
         model=served,
         settings=document.model_dump(mode="json"),
         versions={"sft": software, "rlvr": software, "evaluate": {**software, "vllm": "0.32.0", "revision": "0123456789ab-dirty"}},
-        limits=collect.limits(document, data, policies),
+        limits=collect.limits(document, data, policies, "accuracy"),
         samples=4,
         resamples=2000,
     )
