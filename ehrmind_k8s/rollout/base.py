@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from ehrmind_k8s.records import Completion, Prompt
@@ -36,8 +36,36 @@ class Sampling:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{prompt_id}".encode()).digest()[:8]) >> 2
 
 
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a generator has done since it was made; a step's share is the difference of two of them.
+
+    `retries` counts groups sent again elsewhere, `dropped` samples left out for a log-prob that was not finite, `syncs` calls of `use` that
+    changed the policy, `sync_s` their wall time (seconds), and `pause_s` how long the slowest server stood still in each, summed.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    retries: int = 0
+    dropped: int = 0
+    syncs: int = 0
+    sync_s: float = 0.0
+    pause_s: float = 0.0
+
+    def __sub__(self, earlier: "Stats") -> "Stats":
+        return Stats(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
+
+    def add(self, **more: float) -> "Stats":
+        """These figures with some raised."""
+        return replace(self, **{name: getattr(self, name) + value for name, value in more.items()})
+
+
 class Generator(Protocol):
     """A source of completions under one policy at a time."""
+
+    @property
+    def stats(self) -> Stats:
+        """Figures up to now."""
 
     def use(self, policy: Policy) -> None:
         """Sample from this policy from now on. Raises IntegrityError (bad artifact) or RolloutUnavailable."""

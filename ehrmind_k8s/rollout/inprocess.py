@@ -9,7 +9,8 @@ Shapes: B prompts, G samples per prompt, R = B x G rows, T tokens, V vocabulary.
 # ruff: noqa: N803, N806 (a tensor's name ends with its shape)
 
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from ehrmind_k8s.errors import IntegrityError, RolloutUnavailable, SpecError
 from ehrmind_k8s.records import Completion, Prompt
 from ehrmind_k8s.rollout import weights
-from ehrmind_k8s.rollout.base import Policy, Sampling
+from ehrmind_k8s.rollout.base import Policy, Sampling, Stats
 from ehrmind_k8s.tokenization import Tokenizer
 
 # Prompt and completion tokens of all rows that one batch may hold in its cache.
@@ -39,12 +40,14 @@ class InProcess:
         if (model is None) == (model_folder is None):
             raise SpecError("InProcess takes a model or a model folder: exactly one of the two")
         self.tokenizer, self.policy, self._dtype = tokenizer, "", dtype
+        self.stats = Stats()
         self._own = model is None
         self.model = model if model is not None else _load_model(model_folder, dtype)
 
     def use(self, policy: Policy) -> None:
         """Sample from this policy from now on. Raises IntegrityError (bad artifact, foreign tokenizer, canary)."""
         if self._own and self.policy != policy.name:
+            started = time.monotonic()
             self.policy = ""
             with tempfile.TemporaryDirectory(prefix="ehrmind-policy-") as scratch:
                 folder = Path(scratch) / "policy"
@@ -57,6 +60,7 @@ class InProcess:
                     _load_weights(self.model, policy, folder)
             found = logprobs(self.model, meta.canary.token_ids)
             weights.check(policy, meta.canary, found, weights.TOLERANCE[self._dtype], "transformers in this process")
+            self.stats = self.stats.add(syncs=1, sync_s=time.monotonic() - started)
         self.policy = policy.name
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
@@ -72,11 +76,20 @@ class InProcess:
                     groups.update(zip(indices, self._batch([prompts[i] for i in indices], sampling), strict=True))
         finally:
             self.model.train(was_training)
+        self._count(prompts, groups, sampling.n)
         return [groups[i] for i in range(len(prompts))]
 
     def close(self) -> None:
         """Forget the model."""
         self.model = None
+
+    def _count(self, prompts: Sequence[Prompt], groups: Mapping[int, list[Completion]], n: int) -> None:
+        kept = [completion for group in groups.values() for completion in group]
+        self.stats = self.stats.add(
+            prompt_tokens=sum(len(p.token_ids) for p in prompts),
+            completion_tokens=sum(len(c.token_ids) for c in kept),
+            dropped=n * len(prompts) - len(kept),
+        )
 
     def _batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         stops = torch.tensor(sampling.stop_token_ids or self.tokenizer.stop_ids)

@@ -1,0 +1,147 @@
+"""Real vLLM servers over a toy run, for the tests that need them. A server takes about 25 s to start, so a module shares what it can."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ehrmind_k8s import artifacts, spec, storage, toymodel
+from ehrmind_k8s.artifacts import RunDocument
+from ehrmind_k8s.records import Example
+from ehrmind_k8s.rollout import weights
+from ehrmind_k8s.rollout.base import Policy
+from ehrmind_k8s.rollout.pool import Pool
+from ehrmind_k8s.settings import Settings
+from ehrmind_k8s.tokenization import Tokenizer
+
+TOKEN = "a-token-of-this-test"
+START_S = 180
+
+
+@dataclass
+class Run:
+    """A run whose `prepare` is complete, with a toy model; policies are published into its rlvr stage."""
+
+    root: Path
+    document: RunDocument
+    model_folder: Path
+    tokenizer: Tokenizer
+
+    @classmethod
+    def create(cls, root: Path, tuning: str, replicas: int = 1) -> "Run":
+        document = RunDocument.new(
+            spec.load(
+                {"task": "medcalc", "preset": "tiny"},
+                [
+                    f"model.tuning={tuning}",
+                    "model.lora_rank=8",
+                    "model.context=1024",
+                    "data.max_prompt_tokens=512",
+                    f"rollout.replicas={replicas}",
+                    "rollout.kv_cache_gib=0.25",
+                    "rollout.wait_s=60",
+                ],
+            )
+        )
+        document.write(storage.open(str(root / "run")))
+        model = root / "prepared" / "model"
+        toymodel.write(model, [_row(i) for i in range(200)], seed=3)
+        artifacts.publish(storage.open(str(root / "run" / "prepare")), "", root / "prepared", "prepare")
+        return cls(root, document, model, Tokenizer(model))
+
+    @property
+    def uri(self) -> str:
+        return str(self.root / "run")
+
+    def publish(self, name: str, model: Any, kind: weights.Kind = "full", canary: weights.Canary | None = None) -> Policy:
+        """Publish the weights a transformers or peft model has now."""
+        from ehrmind_k8s.rollout import inprocess
+
+        folder = self.root / "saved" / name
+        model.save_pretrained(folder)
+        canary = canary or inprocess.canary(model, self.tokenizer)
+        out = storage.open(str(self.root / "run" / "rlvr"))
+        return weights.publish(out, name, folder, kind=kind, tokenizer=self.tokenizer.fingerprint, canary=canary)
+
+    def pool(self, *servers: "Server", token: str = TOKEN) -> Pool:
+        settings = Settings(rollout_urls=",".join(s.url for s in servers), run_token=token)  # type: ignore[call-arg]
+        return Pool.connect(self.document.spec, self.document.uid, self.tokenizer, settings)
+
+
+@dataclass
+class Server:
+    """One server process of a run, in a process group of its own."""
+
+    run: Run
+    index: int
+    port: int = field(default_factory=lambda: free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.run.root / f"server-{self.port}.log"
+
+    def start(self) -> "Server":
+        environment = os.environ | {
+            "EHRMIND_RUN_TOKEN": TOKEN,
+            "EHRMIND_STATE_DIR": str(self.run.root / "state"),
+            "EHRMIND_LOG_FORMAT": "json",
+        }
+        command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", self.run.uri, "--port", str(self.port), "--index", str(self.index)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        return self
+
+    def wait(self) -> "Server":
+        """Until /health answers. Raises with the end of the log where the process ends first."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the server ended:\n{self.log.read_text()[-3000:]}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        raise RuntimeError(f"not ready after {START_S} s:\n{self.log.read_text()[-3000:]}")
+
+    def signal(self, number: int) -> None:
+        """Signal the whole group, as losing a pod or a terminal would."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+
+
+def _row(i: int) -> Example:
+    return Example(str(i), "medcalc", "train", str(i), "lab", ({"role": "user", "content": f"creatinine {i / 10:.1f} mg/dL at day {i}"},), {})
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
