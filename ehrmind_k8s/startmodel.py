@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from ehrmind_k8s import artifacts, storage, toymodel
 from ehrmind_k8s.errors import ModelError, SpecError
+from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import ModelSpec
 from ehrmind_k8s.tokenization import Tokenizer
 
@@ -34,14 +35,11 @@ class StartModel:
     vocabulary: int
     context: int
 
-    def to_meta(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def resolve(model: ModelSpec, folder: Path, texts: Iterable[str], seed: int) -> None:
-    """Bring the model's files to `folder`; `texts` are what the toy's tokenizer is trained on. Raises ModelError or SpecError."""
+def resolve(model: ModelSpec, folder: Path, train: Iterable[Example], seed: int) -> None:
+    """Bring the model's files to `folder`; `train` is what the toy's tokenizer is made from. Raises ModelError or SpecError."""
     if model.uri == "toy":
-        toymodel.write(folder, texts, seed)
+        toymodel.write(folder, train, seed)
     elif urlsplit(model.uri).scheme in ("s3", "file"):
         _from_store(model.uri, folder)
     elif Path(model.uri).expanduser().is_dir():

@@ -6,7 +6,8 @@ and the output head is untied because vLLM on CPU keeps a stale packed copy of a
 """
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,41 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
+from ehrmind_k8s.records import Example
+
 CONTEXT = 8192
 VOCABULARY = 4096
-LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, HEAD_DIM, MLP = 4, 128, 4, 2, 32, 384
+LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, HEAD_DIM, MLP = 4, 128, 4, 2, 32, 256
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-# A digit is a token, so that arithmetic is over digits. Elsewhere merges may cross words up to the end of a sentence, a line or a clause:
-# the sentences that every prompt repeats cost a few tokens each, which is most of the speed on a CPU.
-SPLIT = Regex(r"\p{Nd}|[^\p{Nd}\n.;,:]+[.;,:]?|[.;,:]|\n+")
+# A digit is a token, so that arithmetic is over digits. Elsewhere merges may cross words up to the next clause or line: the sentences
+# that every prompt repeats cost a few tokens each, which is most of the speed on a CPU.
+SPLIT = Regex(r"\p{Nd}|[.;,:]?[^\p{Nd}\n.;,:]+|[.;,:]|\n+")
 
 
-def write(folder: Path, texts: Iterable[str], seed: int) -> None:
-    """Write the model folder (HF layout). `texts` are the train split's prompts and targets."""
+def write(folder: Path, rows: Iterable[Example], seed: int) -> None:
+    """Write the model folder (HF layout). The tokenizer is trained on the prompts and targets of `rows`, the train split."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _train(texts)
+    tokenizer = _train(piece for row in rows for piece in _pieces(row))
     tokenizer.save(str(folder / "tokenizer.json"))
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    ids = {name: tokenizer.token_to_id(token) for name, token in (("bos", END), ("eos", STOP), ("pad", END))}
-    _write(folder / "config.json", _config(size, ids["eos"], ids["pad"]))
-    _write(folder / "generation_config.json", {"do_sample": True, "eos_token_id": [ids["eos"], ids["pad"]], "pad_token_id": ids["pad"]})
+    pad, eos = (int(tokenizer.token_to_id(token)) for token in (END, STOP))
+    _write(folder / "config.json", _config(size, eos, pad))
+    _write(folder / "generation_config.json", {"do_sample": True, "eos_token_id": [eos, pad], "pad_token_id": pad})
     _write(folder / "tokenizer_config.json", _tokenizer_config())
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     save_file(_tensors(size, seed), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _pieces(row: Example) -> Iterator[str]:
+    """What BPE sees of an example: the text of each turn as the template writes it, without the tags, which are tokens of their own."""
+    turns = [(m["role"], m["content"]) for m in row.messages] + [("assistant", row.sft_text or "")]
+    for role, content in turns:
+        yield from re.split("|".join(TAGS), f"{role}\n{content}")
 
 
 def _train(texts: Iterable[str]) -> tokenizers.Tokenizer:

@@ -6,6 +6,7 @@ cut: what does not fit is dropped, listed in `drops.jsonl` with its reason, and 
 """
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -31,8 +32,7 @@ def run(context: Context) -> Output:
     folder = context.work / "out"
     source, about = _source(spec, task, context.work)
     found = task.read(source, spec.data, spec.seed)
-    texts = [text for e in found.examples if e.split == "train" for text in (*(m["content"] for m in e.messages), e.sft_text or "")]
-    startmodel.resolve(spec.model, folder / "model", texts, spec.seed)
+    startmodel.resolve(spec.model, folder / "model", (e for e in found.examples if e.split == "train"), spec.seed)
     model = startmodel.check(folder / "model", spec.model.context)
     tokenizer = Tokenizer(folder / "model")
 
@@ -50,20 +50,21 @@ def run(context: Context) -> Output:
     for split in SPLITS:
         examples.write_split(folder / f"{split}.parquet", [e for e in kept if e.split == split])
     (folder / "drops.jsonl").write_text("".join(json.dumps(dataclasses.asdict(d)) + "\n" for d in drops), encoding="utf-8")
+    counts = {s: _counts([e for e in kept if e.split == s], task) for s in SPLITS}
+    sizes = {s: counts[s]["rows"] for s in SPLITS}
     meta = {
         "task": task.name,
         "source": about,
         "inputs": dict(found.inputs),
         "audit": dict(found.audit),
-        "counts": {s: _counts([e for e in kept if e.split == s], task) for s in SPLITS},
+        "counts": counts,
         "drops": {s: dict(Counter(d.reason for d in drops if d.split == s)) for s in SPLITS},
         "checks": checks,
         "tokenizer": tokenizer.fingerprint,
-        "model": {"uri": spec.model.uri, "revision": spec.model.revision, **model.to_meta()},
+        "model": {"uri": spec.model.uri, "revision": spec.model.revision, **dataclasses.asdict(model)},
     }
-    message = ", ".join(f"{meta['counts'][s]['rows']} {s}" for s in SPLITS)
-    logs.event("prepared", rows={s: meta["counts"][s]["rows"] for s in SPLITS}, dropped=len(drops))
-    return Output(folder, meta, message=message)
+    logs.event("prepared", rows=sizes, dropped=len(drops))
+    return Output(folder, meta, message=", ".join(f"{n} {split}" for split, n in sizes.items()))
 
 
 def _source(spec: RunSpec, task: Task, work: Path) -> tuple[Path, dict[str, Any]]:
@@ -118,29 +119,32 @@ def _within_budget(rows: Sequence[Example], spec: RunSpec) -> tuple[list[Example
     over = [e for e in rows if e.n_tokens > budget]
     test = [e.n_tokens for e in over if e.split == "test"]
     if test and spec.data.long_test == "stop":
+        longest = max(test)
         raise DataError(
-            f"{len(test)} test rows are over data.max_prompt_tokens {budget}: the longest has {max(test)} tokens. Set data.max_prompt_tokens={max(test)}"
-            f" (with model.context at least {max(test) + spec.completion_tokens}), or data.long_test=drop to leave them out and have n stated beside every metric"
+            f"{len(test)} test rows are over data.max_prompt_tokens {budget}: the longest has {longest} tokens. Set data.max_prompt_tokens={longest}"
+            f" (model.context at least {longest + spec.completion_tokens}), or data.long_test=drop to leave them out and state n beside every metric"
         )
     return [e for e in rows if e.n_tokens <= budget], [Drop(e.id, e.split, "prompt_too_long") for e in over]
 
 
-def _check_traces(rows: Sequence[Example], task: Task, tokenizer: Tokenizer, spec: RunSpec) -> tuple[list[Example], dict[str, int]]:
-    """Judge every SFT text. One that is malformed, or longer than a completion may be, teaches what RLVR punishes: the row stays without it.
+def _check_traces(rows: Sequence[Example], task: Task, tokenizer: Tokenizer, spec: RunSpec) -> tuple[list[Example], dict[str, dict[str, int]]]:
+    """Judge every SFT text and count the verdicts per split.
 
-    A text that ends in another answer than the gold stays (an imperfect teacher is the user's choice) and is counted as `wrong`.
+    One that is malformed, or longer than a completion may be, teaches what RLVR punishes: the row stays without it. One that ends in another
+    answer than the gold stays (an imperfect teacher is the user's choice) and is counted as `wrong`.
     """
-    kept, verdicts = [], Counter(correct=0, wrong=0, malformed=0, too_long=0, absent=0)
+    kept, verdicts = [], {s: Counter[str](correct=0, wrong=0, malformed=0, too_long=0, absent=0) for s in SPLITS}
     for example in rows:
         verdict = _judge_trace(example, task, tokenizer, spec.completion_tokens)
-        verdicts[verdict] += 1
+        verdicts[example.split][verdict] += 1
         kept.append(dataclasses.replace(example, sft_text=None) if verdict in ("malformed", "too_long") else example)
-    if spec.sft.mode != "never" and not any(e.sft_text for e in kept if e.split == "train"):
+    train = verdicts["train"]
+    if train.total() and spec.sft.mode != "never" and not train["correct"] + train["wrong"]:
         raise DataError(
-            f"no train row has an SFT text of at most {spec.completion_tokens} tokens (longer: {verdicts['too_long']}, malformed: {verdicts['malformed']},"
-            f" absent: {verdicts['absent']}); raise rlvr.max_completion_tokens, or set sft.mode=never"
+            f"no train row has an SFT text of at most {spec.completion_tokens} tokens (longer: {train['too_long']}, malformed: {train['malformed']},"
+            f" absent: {train['absent']}); raise rlvr.max_completion_tokens, or set sft.mode=never"
         )
-    return kept, dict(verdicts)
+    return kept, {split: dict(counts) for split, counts in verdicts.items()}
 
 
 def _judge_trace(example: Example, task: Task, tokenizer: Tokenizer, longest: int) -> str:
@@ -158,16 +162,15 @@ def _check_gold(rows: Sequence[Example], task: Task) -> dict[str, int]:
     """The right answer, written as the prompt asks, scores correct; else no policy could be judged on that row."""
     failed = [e.id for e in rows if not task.score(e, task.gold(e)).correct]
     if failed:
-        raise DataError(
-            f"{len(failed)} rows have a gold answer that the scorer of {task.name} does not accept, first {', '.join(failed[:5])}; check answer and limits"
-        )
+        few = ", ".join(failed[:5])
+        raise DataError(f"{len(failed)} rows have a gold answer that the scorer of {task.name} does not accept, first {few}; check answer and limits")
     return {"rows": len(rows), "correct": len(rows)}
 
 
 def _check_groups(rows: Sequence[Example], spec: RunSpec) -> dict[str, int]:
     """No group is in two splits (train and test may share some where `data.note_overlap` is keep; validation never shares any); no id twice."""
     groups = {s: {e.group for e in rows if e.split == s} for s in SPLITS}
-    shared = {f"{a}_{b}": len(groups[a] & groups[b]) for a, b in (("train", "validation"), ("train", "test"), ("validation", "test"))}
+    shared = {f"{a}_{b}": len(groups[a] & groups[b]) for a, b in itertools.combinations(SPLITS, 2)}
     allowed = ("train_test",) if spec.data.note_overlap == "keep" else ()
     if bad := {pair: n for pair, n in shared.items() if n and pair not in allowed}:
         raise DataError(f"groups occur in two splits ({bad}): the reader of task {spec.task} leaks; report it")

@@ -145,7 +145,15 @@ def _cha2ds2_vasc(draw: random.Random) -> Case:
 
 
 def _unit(draw: random.Random) -> dict[str, list[Case]]:
-    return {split: [make(draw) for make in _MAKERS for _ in range(n)] for split, n in UNIT_ROWS.items()}
+    seen: set[str] = set()
+
+    def fresh(make: Callable[[random.Random], Case]) -> Case:
+        while (case := make(draw)).note in seen:
+            pass
+        seen.add(case.note)
+        return case
+
+    return {split: [fresh(make) for make in _MAKERS for _ in range(n)] for split, n in UNIT_ROWS.items()}
 
 
 def _anion_gap(draw: random.Random) -> Case:
@@ -153,7 +161,7 @@ def _anion_gap(draw: random.Random) -> Case:
     gap = _number(float(sodium - chloride - bicarbonate))
     return Case(
         39,
-        f"A man presents with vomiting, “worse since Monday”.\n\nLabs: Na {sodium} mEq/L, Cl {chloride} mEq/L,\nHCO₃ {bicarbonate} mEq/L; WBC 8.1 × 10⁹/L.",
+        f"A man presents with “nausea”.\n\nLabs: Na {sodium} mEq/L, Cl {chloride} mEq/L,\nHCO₃ {bicarbonate} mEq/L; WBC 8 × 10⁹/L.",
         "What is the patient's anion gap in terms of mEq/L?",
         {"Sodium": [float(sodium), "mEq/L"], "Chloride": [float(chloride), "mEq/L"], "Bicarbonate": [float(bicarbonate), "mEq/L"]},
         gap,
@@ -208,7 +216,7 @@ def _curb_65(draw: random.Random) -> Case:
     total = str(sum(points))
     return Case(
         45,
-        f"{age} years old, cough for 3 days.\nBP {systolic}/{diastolic} mmHg, RR {breaths}/min, BUN {urea} mg/dL. {'Confused' if confused else 'Oriented'}.",
+        f"{age} years old, cough for 3 days.\nBP {systolic}/{diastolic} mmHg, RR {breaths}/min, BUN {urea} mg/dL. Confused: {confused}.",
         "What is the patient's CURB-65 score?",
         {
             "age": [age, "years"],
@@ -245,8 +253,8 @@ def _centor(draw: random.Random) -> Case:
 
 
 def _sirs(draw: random.Random) -> Case:
-    temperature, pulse = draw.choice((36.6, 39.1)), draw.choice((72, 118))
-    breaths, cells = draw.choice((14, 26)), draw.choice((7200, 15100))
+    temperature, pulse = draw.choice((36.6, 39.1)), draw.randint(60, 130)
+    breaths, cells = draw.randint(12, 30), 100 * draw.randint(50, 180)
     points = (temperature > 38, pulse > 90, breaths > 20, cells > 12_000)
     total = str(sum(points))
     return Case(
@@ -273,7 +281,7 @@ def _due_date(draw: random.Random) -> Case:
     return Case(
         13,
         _PREGNANCY_NOTE.format(start=_date(start), cycle=cycle),
-        "Using Naegele's Rule, what is the the patient's estimated due date? Your response should be in the format of M/D/Y (ie 08/31/2023, 07/03/2000).",
+        "Using Naegele's Rule, what is the the patient's estimated due date? Your response should be in the format of M/D/Y (ie 08/31/2023).",
         {"cycle length": cycle, "Last menstrual date": _date(start)},
         due,
         f"40 weeks after {_date(start)}, and {cycle - 28} days for the cycle length: {due}.",
@@ -300,7 +308,7 @@ def _gestational_age(draw: random.Random) -> Case:
     return Case(
         69,
         f"The patient's last menstrual period was {_date(start)}. Today's date is {_date(now)}.",
-        "What is the patient's estimated gestational age? Your answer should be a tuple, specifying the number of weeks and days (i.e. (4 weeks, 3 days)).",
+        "What is the patient's estimated gestational age? Your answer should be a tuple of weeks and days (i.e. (4 weeks, 3 days)).",
         {"Current Date": _date(now), "Last menstrual date": _date(start)},
         answer,
         f"From {_date(start)} to {_date(now)}: {days // 7} weeks and {days % 7} days.",
