@@ -1,0 +1,88 @@
+"""What both stages do at a step boundary: keep the learning curve, commit checkpoints beside training, and stop in order on SIGTERM."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from ehrmind_k8s import artifacts
+from ehrmind_k8s.artifacts import Claim
+from ehrmind_k8s.training import checkpoint, ranks
+from ehrmind_k8s.training.checkpoint import Checkpoint, Uploader
+
+
+class Curve:
+    """`metrics.jsonl`: one line per step. It travels in every checkpoint, so a resumed run has the whole curve."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / artifacts.METRICS
+
+    def restore(self, folder: Path) -> None:
+        """Take over the curve of a checkpoint."""
+        shutil.copy(folder / artifacts.METRICS, self.path)
+
+    def add(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class StepBoundary(TrainerCallback):
+    """Saves every `every` steps and when a stop is asked for. `describe(step)` says what a checkpoint is of."""
+
+    def __init__(self, claim: Claim, curve: Curve, every: int, keep: int, describe: Callable[[int], Checkpoint]) -> None:
+        self.claim, self.curve, self.every, self.keep, self.describe = claim, curve, every, keep, describe
+        self.uploader = Uploader()
+        self.stopping = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.uploader.check()
+        stop = any(ranks.gather(self.stopping))
+        if stop or state.global_step % self.every == 0:
+            control.should_save = True
+        if stop:
+            self.stopping = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        checkpoint.share_rng(folder)
+        if ranks.rank() == 0:
+            shutil.copy(self.curve.path, folder)
+            self.uploader.start(partial(self._commit, self.describe(state.global_step), folder))
+        else:
+            shutil.rmtree(folder)
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM: finish the step, save, leave. A second one leaves at once."""
+        if self.stopping:
+            raise SystemExit(143)
+        self.stopping = True
+
+    def _commit(self, made: Checkpoint, folder: Path) -> None:
+        checkpoint.publish(self.claim, made, folder)
+        checkpoint.retain(self.claim, self.keep)
+        shutil.rmtree(folder)
+
+
+def train(trainer: Trainer, boundary: StepBoundary, restored: Path | None) -> None:
+    """Train from the start or from a restored checkpoint folder to the last step.
+
+    Raises SystemExit(143) after a checkpoint when SIGTERM arrived, and whatever an upload raised.
+    """
+    trainer.remove_callback(PrinterCallback)  # prints to standard output, which carries events
+    trainer.add_callback(boundary)
+    previous = signal.signal(signal.SIGTERM, boundary.stop)
+    try:
+        trainer.train(resume_from_checkpoint=str(restored) if restored else None)
+        boundary.uploader.wait()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        boundary.uploader.close()
+    if boundary.stopping:
+        raise SystemExit(143)

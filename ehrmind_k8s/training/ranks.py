@@ -1,0 +1,53 @@
+"""What several training processes (torchrun) must agree on. With one process every function here is the plain call.
+
+RANK and WORLD_SIZE come from the launcher's environment; the process group is set up by TRL's arguments.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from ehrmind_k8s.errors import EhrmindError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process, from 0. Rank 0 alone writes to the store."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def size() -> int:
+    """Number of training processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def on_first(action: Callable[[], T]) -> T:
+    """Run `action` on rank 0 and give its result to all. Its failure raises everywhere, so that no rank waits for one that is gone."""
+    if size() == 1:
+        return action()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = action()
+        except EhrmindError as error:
+            box[1] = error
+        except Exception as error:  # told to the others first, then raised here with its traceback
+            box[1] = EhrmindError(f"rank 0 stopped with {type(error).__name__}")
+            dist.broadcast_object_list(box, src=0)
+            raise
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
+    return box[0]
+
+
+def gather(value: T) -> list[T]:
+    """The value of every rank in order, on every rank. A barrier too: nobody returns before all have called."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
