@@ -9,7 +9,7 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +29,9 @@ def read(source: Path, data: DataSpec, seed: int) -> TaskData:
     files = sources.find(source, layouts.SUFFIXES)
     chosen = sources.by_split(source, files, data)
     rows = {split: [row for file in chosen[split] for row in layouts.read(file)] for split in SPLITS if split in chosen}
+    corrections, also_read = _corrections(source, files, rows) if data.labels == labels.CORRECTED else ({}, [])
     drops: list[Drop] = []
-    examples = {split: _examples(rows[split], split, data.labels, drops) for split in rows}
+    examples = {split: _examples(rows[split], split, data.labels, corrections, drops) for split in rows}
     _drop_shared_notes(examples, data.note_overlap, drops)
     if "validation" not in examples and "train" in examples:
         _hold_out(examples, data.validation_fraction, seed)
@@ -39,7 +40,7 @@ def read(source: Path, data: DataSpec, seed: int) -> TaskData:
             raise DataError(f"{source}: no row of the {split} split is left after filtering ({_reasons(drops, split)})")
     _assert_disjoint(examples, data.note_overlap)
     flat = [e for split in SPLITS for e in examples.get(split, ())]
-    read_files = {f.path for fs in chosen.values() for f in fs}
+    read_files = {f.path for f in [*also_read, *(f for fs in chosen.values() for f in fs)]}
     inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in sorted(read_files)}
     return TaskData(flat, drops, inputs, _audit(flat))
 
@@ -50,29 +51,46 @@ def note_hash(note: str) -> str:
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
 
 
-def _examples(rows: Sequence[Row], split: Split, label_set: str, drops: list[Drop]) -> list[Example]:
+def _corrections(source: Path, files: Sequence[sources.File], rows: Mapping[Split, Sequence[Row]]) -> tuple[dict[int, Row], list[sources.File]]:
+    """The relabelled answers by v1.0 row number, from a relabelled file beside the test file; none needed where the test file is one itself.
+
+    The CSV is preferred to its parquet, which holds limits without answers.
+    """
+    if all(row.relabelled for row in rows.get("test", ())):
+        return {}, []
+    found = sorted((f for f in files if layouts.is_relabelled(f)), key=lambda f: (f.suffix != ".csv", f.name))
+    if not found:
+        raise DataError(f"data.labels {labels.CORRECTED}: no relabelled file in {source}; put medcalc_v1_corrected.csv beside the test file")
+    return {row.number: row for row in layouts.read(found[0])}, found[:1]
+
+
+def _examples(rows: Sequence[Row], split: Split, label_set: str, corrections: Mapping[int, Row], drops: list[Drop]) -> list[Example]:
     made, seen = [], Counter[int]()
     for row in rows:
         seen[row.number] += 1
         again = f"-{seen[row.number]}" if seen[row.number] > 1 else ""
-        example = _example(row, f"medcalc-{split}-{row.number:05}{again}", split, label_set)
-        if scoring.is_correct(example.target["answer"], example.target):
-            made.append(example)
+        id = f"medcalc-{split}-{row.number:05}{again}"
+        label = labels.label(row, split, label_set, corrections)
+        if label is None:
+            drops.append(Drop(id, split, "not_relabelled"))
+        elif not scoring.is_gold(label.target):
+            drops.append(Drop(id, split, "answer_outside_limits"))
         else:
-            drops.append(Drop(example.id, split, "answer_outside_limits"))
+            made.append(_example(id, split, row, label))
     return made
 
 
-def _example(row: Row, id: str, split: Split, label_set: str) -> Example:
-    label = labels.original(row, split, abstain=label_set == "corrected-887")
+def _example(id: str, split: Split, row: Row, label: labels.Label) -> Example:
     text, why = _sft_text(row, label)
     meta = {
         "row": row.where,
         "note_id": row.note_id,
         "note_type": row.note_type,
         "labels": label.source,
+        "recomputed": label.check,
         "limits_widened": label.widened,
-        "sft": why,
+        "impossible_score": label.impossible,
+        "sft_text": why,
     }
     messages = prompt.messages(row.note, row.question, row.scoring, bool(label.target["abstain"]))
     return Example(id, "medcalc", split, note_hash(row.note), row.calculator.category, tuple(messages), label.target, text, meta=meta)
@@ -82,9 +100,12 @@ def _sft_text(row: Row, label: labels.Label) -> tuple[str | None, str]:
     """A completion to learn, or None, and a code that says why.
 
     An explanation that is a whole completion by itself is a teacher's trace and is used as it stands, right or wrong (the audit counts both).
+    One that argues for an answer which a label set has replaced is not used.
     """
     if not row.explanation.strip():
         return None, "no_explanation"
+    if label.source != labels.ORIGINAL:
+        return None, "explains_another_answer"
     trace = scoring.score(label.target, row.explanation)
     if trace.outcome == "scored":
         return row.explanation, "trace_correct" if trace.correct else "trace_wrong"
@@ -132,15 +153,16 @@ def _assert_disjoint(examples: dict[Split, list[Example]], note_overlap: str) ->
         assert not shared or (b == "test" and a == "train" and note_overlap == "keep"), f"{len(shared)} notes are in {a} and in {b}"
 
 
-def _audit(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
-    """Counts for the manifest and the report."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+def _audit(examples: Iterable[Example]) -> dict[str, dict[str, dict[str, int]]]:
+    """Table -> split -> counts, for the manifest and the report."""
+    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for e in examples:
-        counts["calculators"][str(e.target["calculator"])] += 1
-        counts["labels"][e.meta["labels"]] += 1
-        counts["sft_text"][e.meta["sft"]] += 1
-        counts["limits_widened"][e.split] += e.meta["limits_widened"]
-    return {name: dict(sorted(c.items())) for name, c in counts.items()}
+        for table in ("labels", "recomputed", "sft_text"):
+            counts[table][e.split][e.meta[table]] += 1
+        for flag in ("limits_widened", "impossible_score"):
+            counts["flags"][e.split][flag] += e.meta[flag]
+        counts["calculators"][e.split][str(e.target["calculator"])] += 1
+    return {table: {split: dict(sorted(c.items())) for split, c in splits.items()} for table, splits in counts.items()}
 
 
 def _reasons(drops: Sequence[Drop], split: str) -> str:

@@ -74,6 +74,12 @@ def read(file: File) -> list[Row]:
     raise DataError(f"{file.name}: {len(columns)} columns, of which these are missing: {', '.join(missing)}{hint}")
 
 
+def is_relabelled(file: File) -> bool:
+    """Whether a file holds the relabelled answers. Raises DataError where it cannot be read."""
+    columns, _ = _csv(file) if file.suffix == ".csv" else _parquet(file)
+    return not set(FULL) <= set(columns) and (set(RELABELLED) <= set(columns) or set(CHAT) <= set(columns))
+
+
 def _csv(file: File) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
     try:
         text = file.read().decode("utf-8-sig")

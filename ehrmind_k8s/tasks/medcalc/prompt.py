@@ -1,6 +1,7 @@
 """The one prompt of the task: note, question, and a format whose example passes the scorer.
 
-The fixed words are few, since a note takes most of a context. The example's values are ones that no row has as its answer.
+The fixed words are few, since a note takes most of a context. The example's values are out of reach of every calculator, so that a model
+which copies the example is wrong on every row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from ehrmind_k8s.tasks.medcalc.calculators import Scoring
 
 HINTS: Mapping[Scoring, tuple[str, str]] = {
-    "decimal": ("a plain number without a unit", "0.98765"),
-    "integer": ("a whole number", "99"),
+    "decimal": ("a plain number without a unit", "98765.4"),
+    "integer": ("a whole number", "999"),
     "date": ("a date as M/D/YYYY", "02/29/1904"),
     "weeks_days": ("weeks and days", "99 weeks, 6 days"),
 }

@@ -62,6 +62,12 @@ def is_correct(parsed: str, target: Mapping[str, Any]) -> bool:
     return bool(parsed == target["answer"])
 
 
+def is_gold(target: Mapping[str, Any]) -> bool:
+    """Whether the target's own answer is right: not so for a published answer outside its published limits."""
+    parsed = read(target["answer"], target)
+    return parsed is not None and is_correct(parsed, target)
+
+
 def is_correct_in_any_format(target: Mapping[str, Any], text: str) -> bool:
     """Whether the last value of the right type is right: in the answer block, or in the whole text where there is none.
 
