@@ -31,8 +31,8 @@ SHUTDOWN_S = 20  # requests in flight finish; a pod's termination grace must be 
 PLUGINS = "ehrmind_pull,ehrmind_policy"
 
 
-def main() -> int:
-    """Become the server, or return the exit code of what stands in the way."""
+def main() -> None:
+    """Become the server, or exit with the code of what stands in the way."""
     parser = argparse.ArgumentParser(prog="python -m ehrmind_k8s.rollout.server", description="Serve the policies of one run with vLLM.")
     parser.add_argument("--run", required=True, help="URI of the run directory")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
@@ -44,7 +44,7 @@ def main() -> int:
         command, environment = prepare(arguments.run, arguments.host, arguments.port, arguments.index)
     except EhrmindError as error:
         logs.event("error", reason=type(error).__name__, message=str(error), exit_code=error.exit_code)
-        return error.exit_code
+        sys.exit(error.exit_code)
     logs.event("rollout.start")
     os.execve(sys.executable, command, environment)  # noqa: S606 (signals and the exit code are vLLM's from here on)
 
@@ -151,4 +151,4 @@ def _fetch_model(spec: RunSpec, run_uri: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

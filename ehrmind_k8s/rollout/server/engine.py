@@ -16,18 +16,18 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 
 @dataclass
-class Nothing(WeightTransferInitInfo):  # type: ignore[misc]
+class Nothing(WeightTransferInitInfo):
     """A pull needs no connection."""
 
 
 @dataclass
-class Folder(WeightTransferUpdateInfo):  # type: ignore[misc]
+class Folder(WeightTransferUpdateInfo):
     """`folder` holds *.safetensors of the whole model, in the names of its HF checkpoint."""
 
     folder: str
 
 
-class PullEngine(WeightTransferEngine[Nothing, Folder]):  # type: ignore[misc]
+class PullEngine(WeightTransferEngine[Nothing, Folder]):
     """Start and finish do nothing: a failure between them must not leave the model on meta tensors, so loading is one step."""
 
     init_info_cls = Nothing
