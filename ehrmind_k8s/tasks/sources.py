@@ -150,4 +150,5 @@ def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
 
 def _is_finder_litter(name: str) -> bool:
     """What macOS adds to a zip."""
-    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith(".")
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return name.startswith("__MACOSX/") or last.startswith("._") or last == ".DS_Store"

@@ -105,7 +105,7 @@ def qtc_bazett(e: Entities) -> float:
 def qtc_fridericia(e: Entities) -> float:
     """QT / RR^(1/3), ms (Fridericia, Acta Med Scand 1920)."""
     qt, rr = _qt_and_rr(e)
-    return qt / rr ** (1 / 3)
+    return float(qt / rr ** (1 / 3))
 
 
 @_formula(57)
