@@ -14,6 +14,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import pytest
 
+pytest_plugins = ["tests.integration.s3_server", "tests.integration.rollout_servers"]
+
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing that CI can be expected to have: everything else must be there when CI=true.
 NOT_ON_CI = {"gpu", "data"}

@@ -1,4 +1,7 @@
-"""Real vLLM servers over a toy run, for the tests that need them. A server takes about 25 s to start, so a module shares what it can."""
+"""Real vLLM servers over a toy run. A server takes about 25 s to start, so the session shares one wherever a test does not end it.
+
+Fixtures: `full_run` (whole weights are tuned), `full_server` (a server of it for the whole session).
+"""
 
 import contextlib
 import os
@@ -7,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from ehrmind_k8s import artifacts, spec, storage, toymodel
 from ehrmind_k8s.artifacts import RunDocument
@@ -19,8 +24,8 @@ from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout import weights
 from ehrmind_k8s.rollout.base import Policy
 from ehrmind_k8s.rollout.pool import Pool
-from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.tokenization import Tokenizer
+from tests.conftest import needs_module
 
 TOKEN = "a-token-of-this-test"
 START_S = 180
@@ -36,7 +41,7 @@ class Run:
     tokenizer: Tokenizer
 
     @classmethod
-    def create(cls, root: Path, tuning: str, replicas: int = 1) -> "Run":
+    def create(cls, root: Path, tuning: str) -> "Run":
         document = RunDocument.new(
             spec.load(
                 {"task": "medcalc", "preset": "tiny"},
@@ -45,9 +50,8 @@ class Run:
                     "model.lora_rank=8",
                     "model.context=1024",
                     "data.max_prompt_tokens=512",
-                    f"rollout.replicas={replicas}",
+                    "rollout.replicas=2",
                     "rollout.kv_cache_gib=0.25",
-                    "rollout.wait_s=60",
                 ],
             )
         )
@@ -71,9 +75,9 @@ class Run:
         out = storage.open(str(self.root / "run" / "rlvr"))
         return weights.publish(out, name, folder, kind=kind, tokenizer=self.tokenizer.fingerprint, canary=canary)
 
-    def pool(self, *servers: "Server", token: str = TOKEN) -> Pool:
-        settings = Settings(rollout_urls=",".join(s.url for s in servers), run_token=token)  # type: ignore[call-arg]
-        return Pool.connect(self.document.spec, self.document.uid, self.tokenizer, settings)
+    def pool(self, *servers: "Server", uid: str | None = None, wait_s: float = 60) -> Pool:
+        dtype = self.document.spec.model.dtype
+        return Pool([s.url for s in servers], TOKEN, uid or self.document.uid, self.tokenizer, dtype, wait_s, min_ready=len(servers))
 
 
 @dataclass
@@ -130,6 +134,11 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def running(self) -> float:
+        """Requests that the engine works on now."""
+        lines = self.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:num_requests_running"))
+
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
@@ -145,3 +154,19 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    for module in ("vllm", "torch"):
+        needs_module(module, "make setup (installs the extras train and rollout-cpu)")
+    return Run.create(tmp_path_factory.mktemp("full-run"), "full")
+
+
+@pytest.fixture(scope="session")
+def full_server(full_run: Run) -> Iterator[Server]:
+    server = Server(full_run, 0).start()
+    try:
+        yield server.wait()
+    finally:
+        server.stop()

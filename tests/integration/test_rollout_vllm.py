@@ -1,0 +1,296 @@
+"""The rollout path on real vLLM servers: sync, canary, adapters, access, and what happens when a server goes."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ehrmind_k8s.errors import IntegrityError, RolloutUnavailable
+from ehrmind_k8s.records import Completion, Prompt
+from ehrmind_k8s.rollout.base import Policy, Sampling
+from ehrmind_k8s.rollout.pool import Pool
+from ehrmind_k8s.rollout.weights import Canary
+from tests.integration.rollout_servers import Run, Server
+
+pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
+
+PROMPTS = [Prompt(f"p{i}", tuple(range(10, 20 + i))) for i in range(6)]
+SAMPLING = Sampling(n=3, max_tokens=8, temperature=0.8, seed=4)
+MANY = [Prompt(f"m{i}", (30 + i, 31, 32)) for i in range(48)]
+LONG = Sampling(n=32, max_tokens=48, seed=1)  # eight groups fill a server, so most of MANY is sent after the first are answered
+
+
+def changed(run: Run, seed: int) -> Any:
+    """The run's start model with weights that no other seed has."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(run.model_folder, dtype=torch.float32)
+    return shaken(model, seed)
+
+
+def shaken(model: Any, seed: int) -> Any:
+    import torch
+
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def assert_made_by(model: Any, groups: list[list[Completion]], prompts: list[Prompt], sampling: Sampling) -> None:
+    """Every log-prob is the one that transformers gives to the same tokens, within the canary's tolerance."""
+    import torch
+
+    for prompt, group in zip(prompts, groups, strict=True):
+        assert len(group) == sampling.n
+        for completion in group:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*prompt.token_ids, *completion.token_ids]])).logits[0, len(prompt.token_ids) - 1 : -1]
+            rows = (logits / sampling.temperature).log_softmax(-1)
+            expected = [float(row[token]) for row, token in zip(rows, completion.token_ids, strict=True)]
+            assert completion.logprobs == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.fixture
+def pool(full_run: Run, full_server: Server) -> Iterator[Pool]:
+    pool = full_run.pool(full_server)
+    yield pool
+    pool.close()
+
+
+class TestWholeWeights:
+    def test_a_sync_changes_what_is_sampled_to_the_published_weights(self, full_run: Run, pool: Pool) -> None:
+        for seed in (1, 2):
+            model = changed(full_run, seed)
+            pool.use(full_run.publish(f"sync-{seed}", model))
+            assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
+
+    def test_the_canary_agrees_to_rounding(self, full_run: Run, full_server: Server, pool: Pool) -> None:
+        from ehrmind_k8s.rollout import weights
+        from ehrmind_k8s.rollout.client import Client, Target
+        from tests.integration.rollout_servers import TOKEN
+
+        policy = full_run.publish("canary-1", changed(full_run, 3))
+        pool.use(policy)
+        client = Client(full_server.url, TOKEN)
+        target = Target(policy, weights.load(policy), full_run.document.uid)
+        assert target.meta.canary.difference(client.canary(target)) < 2e-5
+        client.close()
+
+    def test_a_flipped_byte_is_refused_and_the_old_policy_serves_on(self, full_run: Run, full_server: Server, pool: Pool) -> None:
+        model = changed(full_run, 4)
+        good = full_run.publish("good", model)
+        pool.use(good)
+        bad = full_run.publish("bad", changed(full_run, 5))
+        flip(bad)
+        reply = full_server.post("/v1/policy/sync", {"name": bad.name, "uri": bad.uri})
+        assert (reply.status_code, reply.json()["error"]) == (422, "IntegrityError")
+        assert "model.safetensors" in reply.json()["message"]
+        assert full_server.get("/v1/policy").json()["policy"].endswith(".good")
+        assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
+        with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+            pool.use(bad)
+        pool.use(good)
+        assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
+
+    def test_weights_of_another_shape_do_not_reach_the_engine(self, full_run: Run, full_server: Server, pool: Pool) -> None:
+        model = changed(full_run, 6)
+        pool.use(full_run.publish("shape-good", model))
+        other = changed(full_run, 6)
+        other.resize_token_embeddings(64)
+        bad = full_run.publish("shape-bad", other, canary=Canary((1, 2), (-1.0,)))
+        with pytest.raises(IntegrityError, match=r"expected shape .* found"):
+            pool.use(bad)
+        assert full_server.get("/health").status_code == 200
+        assert full_server.get("/v1/policy").json()["policy"].endswith(".shape-good")
+
+    def test_a_wrong_canary_keeps_a_server_out(self, full_run: Run, pool: Pool) -> None:
+        model = changed(full_run, 7)
+        right = full_run.publish("canary-right", model)
+        from ehrmind_k8s.rollout import inprocess
+
+        wrong = full_run.publish("canary-wrong", model, canary=inprocess.canary(changed(full_run, 8), full_run.tokenizer))
+        with pytest.raises(IntegrityError, match="the canary of policy canary-wrong differs"):
+            pool.use(wrong)
+        pool.use(right)
+
+    def test_a_policy_from_outside_the_run_is_refused(self, full_run: Run, full_server: Server, tmp_path: Path) -> None:
+        for uri in (str(tmp_path), f"{full_run.uri}/../elsewhere", "s3://bucket/policy"):
+            reply = full_server.post("/v1/policy/sync", {"name": "elsewhere", "uri": uri})
+            assert (reply.status_code, reply.json()["error"]) == (422, "SpecError"), uri
+
+    def test_a_server_of_another_run_is_refused(self, full_run: Run, full_server: Server) -> None:
+        pool = full_run.pool(full_server, uid="ffffffffffff", wait_s=1)
+        with pytest.raises(RolloutUnavailable, match=f"serves run {full_run.document.uid}"):
+            pool.use(full_run.publish("foreign", changed(full_run, 9)))
+        pool.close()
+
+
+class TestAccess:
+    PATHS = (
+        *(
+            "/v1/policy",
+            "/v1/models",
+            "/ping",
+            "/version",
+            "/load",
+            "/metrics",
+            "/openapi.json",
+            "/docs",
+            "/is_paused",
+            "/weight_info",
+            "/server_info",
+        ),
+        *(
+            "/v1/policy/sync",
+            "/v1/policy/adapter",
+            "/inference/v1/generate",
+            "/inference/v1/abort_requests",
+            "/v1/completions",
+            "/v1/chat/completions",
+        ),
+        *("/invocations", "/tokenize", "/detokenize", "/pause", "/resume", "/start_weight_update", "/update_weights", "/finish_weight_update"),
+        *("/collective_rpc", "/reset_prefix_cache", "/sleep", "/wake_up", "/scale_elastic_ep", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
+    )
+
+    @pytest.mark.parametrize(
+        "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic a"}], ids=["no token", "wrong token", "other"]
+    )
+    def test_without_the_token_only_health_answers(self, full_server: Server, headers: dict[str, str]) -> None:
+        with httpx.Client(base_url=full_server.url, headers=headers) as client:
+            found = {path: client.request(method, path).status_code for path in self.PATHS for method in ("GET", "POST")}
+            assert set(found.values()) == {401}
+            assert client.get("/health").status_code == 200
+
+    def test_with_the_token_the_development_routes_are_not_there(self, full_server: Server) -> None:
+        for path in ("/pause", "/collective_rpc", "/update_weights", "/reset_prefix_cache", "/v1/load_lora_adapter", "/sleep"):
+            assert full_server.post(path, {}).status_code == 404, path
+
+
+class TestLosingServers:
+    @pytest.fixture(scope="class")
+    def second(self, full_run: Run) -> Iterator[Server]:
+        server = Server(full_run, 1).start()
+        yield server.wait()
+        server.stop()
+
+    @pytest.mark.parametrize("how", ["kill -9", "SIGTERM"])
+    def test_a_server_lost_in_mid_generation_loses_no_sample_and_comes_back_checked(
+        self, full_run: Run, full_server: Server, second: Server, how: str
+    ) -> None:
+        model = changed(full_run, 20)
+        pool = full_run.pool(full_server, second)
+        pool.use(full_run.publish(f"lost-{how.split()[0].lower()}", model))
+        thread, groups = in_background(lambda: pool.generate(MANY, LONG))
+        wait_until(lambda: second.running() > 0)
+        if how == "kill -9":
+            second.signal(signal.SIGKILL)
+        else:
+            second.process.terminate()  # type: ignore[union-attr]
+        thread.join()
+        assert [len(g) for g in groups[0]] == [LONG.n] * len(MANY)
+        assert pool.stats.retries > 0
+        assert_made_by(model, [g[:2] for g in groups[0]], MANY, Sampling(2, LONG.max_tokens))
+        second.process.wait()  # type: ignore[union-attr]
+        second.stop()
+        second.start().wait()
+        wait_until(lambda: second.get("/v1/policy").json()["policy"] is not None)
+        wait_until(lambda: pool_has(pool, 2))
+        thread, groups = in_background(lambda: pool.generate(MANY, LONG))
+        wait_until(lambda: second.running() > 0 or not thread.is_alive())
+        thread.join()
+        assert_made_by(model, [g[:2] for g in groups[0]], MANY, Sampling(2, LONG.max_tokens))
+        pool.close()
+
+
+class TestAdapters:
+    @pytest.fixture(scope="class")
+    def run(self, full_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        return Run.create(tmp_path_factory.mktemp("lora-run"), "lora")
+
+    @pytest.fixture(scope="class")
+    def server(self, run: Run) -> Iterator[Server]:
+        server = Server(run, 0).start()
+        yield server.wait()
+        server.stop()
+
+    def test_adapters_are_swapped_by_name_and_the_older_ones_dropped(self, run: Run, server: Server) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        from ehrmind_k8s.rollout.server.__main__ import LORA_TARGETS
+
+        pool = run.pool(server)
+        model = get_peft_model(changed_base(run), LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"))
+        for version in range(4):  # version 0 is the zero adapter
+            pool.use(run.publish(f"v{version}-a1", model, "lora"))
+            assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
+            shaken(model, version)
+        uid = run.document.uid
+        assert server.get("/v1/policy").json() == {"uid": uid, "policy": f"{uid}.v3-a1", "loaded": [f"{uid}.v2-a1", f"{uid}.v3-a1"]}
+        assert sorted(p.name for p in (run.root / "state").rglob("policy/*")) == ["v2-a1", "v3-a1"]
+        assert pool.stats.retries == 0
+        pool.close()
+
+    def test_a_flipped_byte_is_refused_and_the_old_adapter_serves_on(self, run: Run, server: Server) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        pool = run.pool(server)
+        model = shaken(get_peft_model(changed_base(run), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")), 30)
+        good = run.publish("good", model, "lora")
+        pool.use(good)
+        bad = run.publish("bad", model, "lora")
+        flip(bad)
+        with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors"):
+            pool.use(bad)
+        pool.use(good)
+        assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
+        pool.close()
+
+    def test_an_adapter_over_the_servers_rank_is_refused(self, run: Run, server: Server) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        pool = run.pool(server)
+        model = get_peft_model(changed_base(run), LoraConfig(r=64, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+        with pytest.raises(IntegrityError, match="refuses the adapter"):
+            pool.use(run.publish("rank", model, "lora"))
+        assert server.get("/health").status_code == 200
+        pool.close()
+
+
+def changed_base(run: Run) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(run.model_folder, dtype=torch.float32)
+
+
+def flip(policy: Policy) -> None:
+    path = next(Path(policy.uri.removeprefix("file://")).glob("*.safetensors"))
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def pool_has(pool: Pool, ready: int) -> bool:
+    return sum(server.admitted for server in pool._servers.values()) == ready
+
+
+def in_background(call: Callable[[], list[list[Completion]]]) -> tuple[threading.Thread, list[list[list[Completion]]]]:
+    result: list[list[list[Completion]]] = []
+    thread = threading.Thread(target=lambda: result.append(call()))
+    thread.start()
+    return thread, result
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """pytest-timeout bounds it."""
+    tick = threading.Event()
+    while not condition():
+        tick.wait(0.05)
