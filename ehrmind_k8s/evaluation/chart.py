@@ -110,7 +110,7 @@ def intervals(title: str, rows: Sequence[tuple[str, str, Estimate]]) -> Markup:
         if math.isfinite(estimate.low) and math.isfinite(estimate.high):
             low, high, middle = x(100 * estimate.low), x(100 * estimate.high), y + 24
             whisker = f"M{low:.1f},{middle - 5}V{middle + 5}M{low:.1f},{middle}H{high:.1f}M{high:.1f},{middle - 5}V{middle + 5}"
-            body.append(_tag("path", d=whisker, class_="whisker"))
+            body += [_tag("path", d=whisker, class_="halo"), _tag("path", d=whisker, class_="whisker")]
     return _svg(WIDTH, height, title, body)
 
 
@@ -136,7 +136,7 @@ def strip(title: str, rows: Sequence[tuple[str, float]]) -> Markup:
     """Thin bars of shares, one under the other, for a table cell."""
     body = [_tag("rect", x=0, y=0, width=100, height=5 * len(rows) + 1, class_="track")]
     body += [_tag("rect", x=0, y=1 + 5 * i, width=f"{100 * v:.1f}", height=4, class_=f"bar {s}") for i, (s, v) in enumerate(rows) if math.isfinite(v)]
-    return _svg(100, 5 * len(rows) + 1, title, body, "strip")
+    return _svg(100, 5 * len(rows) + 1, title, body, "strip", "none")
 
 
 def _scales(points: Points) -> tuple[Scale, Scale]:
@@ -189,9 +189,9 @@ def _text(x: float, y: float, content: str, anchor: str, style: str) -> Markup:
     return _tag("text", x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=style, content=content)
 
 
-def _svg(width: int, height: int, title: str, body: Iterable[Markup], style: str = "chart") -> Markup:
+def _svg(width: int, height: int, title: str, body: Iterable[Markup], style: str = "chart", fit: str = "xMinYMin") -> Markup:
     content = Markup("").join([_tag("title", content=title), *body])
-    return _tag("svg", viewBox=f"0 0 {width} {height}", role="img", class_=style, content=content)
+    return _tag("svg", viewBox=f"0 0 {width} {height}", preserveAspectRatio=fit, role="img", class_=style, content=content)
 
 
 def _tag(name: str, content: str | Markup = "", **attributes: object) -> Markup:

@@ -1,5 +1,6 @@
 """`report.md`: the report for terminals and git."""
 
+import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from ehrmind_k8s.evaluation import views
 from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Difference, Estimate, Report, Table, interval, percent, points, words
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#&])")
+_SPECIAL = re.compile(r"([\\`*\[\]|])")
 
 
 def render(report: Report) -> str:
@@ -37,7 +38,7 @@ def _results(report: Report) -> str:
     head = ["metric", *(f"{TITLES[label]} (`{p.name}`)" for label, p in policies.items())]
     rows = [[words(m), *(_cell(views.estimate(p.metrics, m)) for p in policies.values())] for m in views.metric_names(report)]
     rows += [[f"answers {o}", *(str(p.outcomes.get(o, 0)) for p in policies.values())] for o in OUTCOMES]
-    rows += [["mean length (tokens)", *(f"{p.tokens:.1f}" for p in policies.values())]]
+    rows += [["mean length (tokens)", *(views.number(p.tokens) for p in policies.values())]]
     samples = f" `mean@` and `pass@` are of {report.samples} samples." if report.samples else ""
     note = f"Greedy answers.{samples} In brackets 95 % intervals: a bootstrap over groups of test rows, {report.resamples} resamples."
     gains = "\n".join(_gain(d, report.primary_metric) for d in report.differences)
@@ -74,10 +75,12 @@ def _data(report: Report) -> str:
     data = report.data
     asked = f"Labels: {_safe(data.labels)}. {data.asked} of {data.total} test rows asked, in {data.groups} groups."
     parts = [f"## Data\n\n{asked}", _counts("rows", data.counts), _counts("dropped", data.drops)]
-    facts = [("source", data.source), ("check", data.checks), ("audit", data.audit)]
-    rows = [[_safe(f"{name}: {key}"), _safe(value)] for name, document in facts if document for key, value in views.facts(document)]
+    source = {key: value for key, value in data.source.items() if key != "about"}
+    about = "\n".join(f"    {line}" for line in str(data.source.get("about", "")).splitlines())
+    facts = [("source", source), ("check", data.checks), ("audit", data.audit)]
+    rows = [[_safe(f"{name}: {key}"), _safe(value)] for name, document in facts for key, value in views.facts(document)]
     rows += [[_safe(f"input: {name}"), f"`{digest}`"] for name, digest in data.inputs.items()]
-    return "\n\n".join(p for p in [*parts, _grid(["fact", "value"], rows) if rows else ""] if p)
+    return "\n\n".join(p for p in [*parts, _grid(["fact", "value"], rows) if rows else "", about] if p)
 
 
 def _counts(name: str, document: Mapping[str, Any]) -> str:
@@ -98,7 +101,7 @@ def _costs(report: Report) -> str:
 
 
 def _rerun(report: Report) -> str:
-    settings = _grid(["setting", "value"], [[_safe(key), _safe(value)] for key, value in views.facts(report.settings)])
+    settings = _grid(["setting", "value"], [[_safe(key), _safe(value)] for key, value in views.settings(report.settings)])
     versions = [[stage, ", ".join(f"{_safe(name)} {_safe(v)}" for name, v in found.items())] for stage, found in report.versions.items()]
     return f"## Settings\n\nRecipe hash `{report.run.recipe_hash}`.\n\n{settings}\n\n## Versions\n\n{_grid(['stage', 'software'], versions)}"
 
@@ -114,4 +117,4 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _safe(text: object) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    return html.escape(_SPECIAL.sub(r"\\\1", " ".join(str(text).split())), quote=False)

@@ -34,6 +34,7 @@ def render(tree: Report) -> str:
         "points": report.points,
         "words": report.words,
         "duration": views.duration,
+        "number": views.number,
         "thousands": views.thousands,
     }
     environment.globals |= {"views": views, "titles": TITLES, "outcome_words": OUTCOME_WORDS}

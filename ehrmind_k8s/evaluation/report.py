@@ -13,7 +13,8 @@ from typing import Any
 
 FORMAT = 1
 OUTCOMES: tuple[str, ...] = ("correct", "wrong", "unparseable", "malformed")
-TITLES: Mapping[str, str] = {"base": "start model", "sft": "SFT", "rlvr": "RLVR"}
+TITLES: Mapping[str, str] = {"base": "Start model", "sft": "SFT", "rlvr": "RLVR"}
+SUBJECTS: Mapping[str, str] = TITLES | {"base": "the start model"}  # inside a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +164,10 @@ def headline(metric: str, policies: Mapping[str, PolicyResult], differences: Seq
     """The result in one sentence: the newest policy's primary metric, and what it gained over the others on the same rows."""
     newest = list(policies)[-1]
     estimate = policies[newest].metrics[metric]
-    first = f"{TITLES[newest]}: {words(metric)} {percent(estimate.value)} on {estimate.n} test rows (95 % interval {interval(estimate)})"
-    gains = [_gain(d.metrics[metric], TITLES[d.baseline]) for d in differences if d.policy == newest]
-    return f"{first}, {', and '.join(gains)}." if gains else f"{first}."
+    first = f"{SUBJECTS[newest]} reaches {words(metric)} {percent(estimate.value)} on {estimate.n} test rows (95 % interval {interval(estimate)})"
+    gains = [_gain(d.metrics[metric], SUBJECTS[d.baseline]) for d in differences if d.policy == newest]
+    sentence = f"{first}: {' and '.join(gains)}." if gains else f"{first}."
+    return sentence[0].upper() + sentence[1:]
 
 
 def words(metric: str) -> str:
@@ -193,10 +195,13 @@ def points(value: float | None) -> str:
 def _gain(estimate: Estimate, baseline: str) -> str:
     if _undefined(estimate.value):
         return f"not comparable with {baseline}"
-    amount = f"{points(estimate.value)} points against {baseline} ({points(estimate.low)} to {points(estimate.high)})"
-    if estimate.low <= 0 <= estimate.high:
-        return f"{amount}, which may be chance"
-    return amount
+    amount = f"{points(estimate.value)} points"
+    if not _undefined(estimate.low) and not _undefined(estimate.high):
+        amount += f", {points(estimate.low)} to {points(estimate.high)}"
+    clear = estimate.low > 0 or estimate.high < 0
+    return (
+        f"{'better' if estimate.value > 0 else 'worse'} than {baseline} ({amount})" if clear else f"not clearly different from {baseline} ({amount})"
+    )
 
 
 def _undefined(value: float | None) -> bool:

@@ -51,13 +51,25 @@ def resumed(lines: Sequence[Line]) -> list[float]:
     return [float(b["step"]) for a, b in pairwise(lines) if b.get("attempt", 0) > a.get("attempt", 0)]
 
 
-def facts(document: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested document as rows `a.b`, value; a list of plain values is one row."""
-    if isinstance(document, Mapping):
-        return [row for key, value in document.items() for row in facts(value, f"{prefix}{key}.")]
-    if isinstance(document, list | tuple) and any(isinstance(v, Mapping) for v in document):
-        return [row for i, value in enumerate(document, 1) for row in facts(value, f"{prefix}{i}.")]
+def settings(document: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested document as rows `a.b`, value."""
+    if isinstance(document, Mapping) and document:
+        return [row for key, value in document.items() for row in settings(value, f"{prefix}{key}.")]
     return [(prefix.rstrip("."), _plain(document))]
+
+
+def facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Counts and checks as rows: a mapping of plain values is one row `key 3, other 4`, a deeper one gives a row per entry."""
+    rows = []
+    for key, value in document.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+            rows += facts(value, f"{name}, ")
+        elif isinstance(value, Mapping):
+            rows.append((name, ", ".join(f"{k} {_plain(v)}".replace("_", " ") for k, v in value.items()) or "none"))
+        else:
+            rows.append((name, _plain(value)))
+    return rows
 
 
 def counts(document: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[int]]]]:
@@ -77,6 +89,11 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float) -> str:
+    """One decimal, `n/a` where it is undefined."""
+    return f"{value:.1f}" if math.isfinite(value) else "n/a"
 
 
 def thousands(count: float) -> str:

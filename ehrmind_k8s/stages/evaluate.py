@@ -11,6 +11,7 @@ from typing import Any
 
 from ehrmind_k8s import artifacts, examples, logs, plan, storage
 from ehrmind_k8s.artifacts import Manifest, RunDocument
+from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.errors import IntegrityError, ModelError
 from ehrmind_k8s.evaluation import collect, export, generate, markdown, measure, page
 from ehrmind_k8s.evaluation.generate import Answer, Questions, Subject
@@ -19,7 +20,6 @@ from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout import Policy, Sampling, connect
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import POLICIES, RunSpec
-from ehrmind_k8s.stages import Context, Output
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 

@@ -1,13 +1,13 @@
 """A report as a finished quickstart would leave it: all 55 calculators, 30 RLVR steps, resumed once. Figures are drawn, seeded, and add up.
 
-python tests/unit/evaluation/report_sample.py FOLDER      writes report.json, report.md, report.html
+python tests/unit/evaluation/report_sample.py tests/golden/report      writes report.json and report.md, and report.html to look at
 """
 
 import math
+import random
 import sys
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ehrmind_k8s import artifacts, spec
 from ehrmind_k8s.evaluation import collect, export, markdown, measure, page
@@ -28,16 +28,24 @@ from ehrmind_k8s.evaluation.report import (
 from ehrmind_k8s.tasks.medcalc import calculators
 
 CORRECT = {"base": 0.0, "sft": 0.3, "rlvr": 0.55}
+# A few lines of a resolved document; the real one has every field of spec.py, and this report should not change with it.
+SETTINGS: dict[str, Any] = {
+    "task": "medcalc",
+    "preset": "tiny",
+    "seed": 42,
+    "sft": {"percent": 100.0, "epochs": 5.0, "learning_rate": 0.003, "loss_on": "completion", "categories": []},
+    "rlvr": {"steps": 30, "kl": 0.0, "clip_high": None, "reward": {"malformed": -2.0, "correct": 1.1}},
+}
 RUN_URI = "file:///data/runs/quickstart"
 
 
 def build(seed: int = 7) -> Report:
     """The sample."""
-    rng = np.random.default_rng(seed)
+    draw = random.Random(seed)
     document = spec.load({"task": "medcalc", "preset": "tiny", "name": "quickstart", "data": {"uri": "/data/medcalc/v1.0"}})
     known = sorted(calculators.BY_ID.values(), key=lambda c: c.id)
     rows = {c.name: 4 if i < 35 else 3 for i, c in enumerate(known)}
-    right = {p: {name: int(rng.binomial(n, share)) for name, n in rows.items()} for p, share in CORRECT.items()}
+    right = {p: {name: sum(draw.random() < share for _ in range(n)) for name, n in rows.items()} for p, share in CORRECT.items()}
     policies = {p: _policy(p, sum(right[p].values()), sum(rows.values())) for p in CORRECT}
     differences = (_difference("sft", "base", policies), _difference("rlvr", "base", policies), _difference("rlvr", "sft", policies))
     category = {c.name: c.category for c in known}
@@ -59,7 +67,7 @@ def build(seed: int = 7) -> Report:
         policies=policies,
         differences=differences,
         tables=tables,
-        curves={"sft": _sft_curve(rng), "rlvr": _rlvr_curve(rng)},
+        curves={"sft": _sft_curve(draw), "rlvr": _rlvr_curve(draw)},
         data=data,
         ledger={"issued": 512, "scored": 512, "trained": 478, "dropped": 2, "failed": 0, "voided": 32, "open": 0},
         costs=Costs(
@@ -70,7 +78,7 @@ def build(seed: int = 7) -> Report:
             0.048,
         ),
         model=served,
-        settings=document.model_dump(mode="json"),
+        settings=SETTINGS,
         versions={"sft": software, "rlvr": software, "evaluate": {**software, "vllm": "0.32.0", "revision": "0123456789ab-dirty"}},
         limits=collect.limits(document, data, policies, "accuracy"),
         samples=4,
@@ -140,33 +148,33 @@ def _data(sums: dict[str, int]) -> DataAudit:
     )
 
 
-def _sft_curve(rng: np.random.Generator) -> list[dict[str, float]]:
-    return [
-        {"step": i, "epoch": i / 18, "loss": 3.6 * math.exp(-i / 16) + 0.22 + 0.03 * rng.normal(), "tokens": 2048, "seconds": 0.7}
-        for i in range(1, 91)
-    ]
+def _sft_curve(draw: random.Random) -> list[dict[str, Any]]:
+    losses = [3.6 * math.exp(-i / 16) + 0.22 + 0.06 * draw.random() for i in range(1, 91)]
+    return [{"step": i, "epoch": round(i / 18, 3), "loss": round(loss, 4), "tokens": 2048, "seconds": 0.7} for i, loss in enumerate(losses, 1)]
 
 
-def _rlvr_curve(rng: np.random.Generator) -> list[dict[str, object]]:
-    lines: list[dict[str, object]] = []
+def _rlvr_curve(draw: random.Random) -> list[dict[str, Any]]:
+    lines = []
     for i in range(1, 31):
-        accuracy = float(np.clip(0.3 + 0.3 * (1 - math.exp(-i / 10)) + 0.03 * rng.normal(), 0, 1))
+        accuracy = 0.3 + 0.3 * (1 - math.exp(-i / 10)) + 0.08 * (draw.random() - 0.5)
         malformed, unparseable, correct = int(128 * 0.1 * math.exp(-i / 6)), 2, int(128 * accuracy)
-        seconds = {"generate": 2.9 + 0.3 * rng.random(), "publish": 0.12, "sync": 0.2 + 0.05 * rng.random(), "train": 2.4 + 0.2 * rng.random()}
-        line: dict[str, object] = {
+        seconds = {"generate": 2.9 + 0.3 * draw.random(), "publish": 0.12, "sync": 0.2 + 0.05 * draw.random(), "train": 2.4 + 0.2 * draw.random()}
+        line: dict[str, Any] = {
             "step": i,
             "reward": 1.1 * accuracy - 2 * malformed / 128,
             "accuracy": accuracy,
-            "kl": 0.0015 * i * (1 + 0.2 * rng.normal()),
-            "entropy": 0.45 * math.exp(-i / 25) + 0.01 * rng.normal(),
-            "grad_norm": 0.8 + 0.2 * rng.random(),
-            "completion_tokens": 27.5 - 0.09 * i + 0.4 * rng.normal(),
+            "kl": 0.0015 * i * (0.8 + 0.4 * draw.random()),
+            "entropy": 0.45 * math.exp(-i / 25) + 0.02 * draw.random(),
+            "grad_norm": 0.8 + 0.2 * draw.random(),
+            "completion_tokens": 27.5 - 0.09 * i + 0.8 * draw.random(),
+        }
+        line = {key: round(value, 4) for key, value in line.items()} | {
             "outcomes": {"malformed": malformed, "unparseable": unparseable, "wrong": 128 - malformed - unparseable - correct, "correct": correct},
-            "seconds": {**seconds, "total": sum(seconds.values()) + 0.35},
+            "seconds": {name: round(s, 3) for name, s in (seconds | {"total": sum(seconds.values()) + 0.35}).items()},
             "attempt": 1 if i <= 10 else 2,
         }
         if i % 10 == 0:
-            line["validation_accuracy"] = accuracy - 0.02
+            line["validation_accuracy"] = round(accuracy - 0.02, 4)
         lines.append(line)
     return lines
 

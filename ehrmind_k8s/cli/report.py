@@ -1,0 +1,58 @@
+"""`ehrmind report`: what a run achieved."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ehrmind_k8s.cli import options
+
+PAGE = "report.html"
+
+
+@click.command(short_help="Show the result of a run.")
+@options.run_argument
+@click.option("--open", "open_page", is_flag=True, help="Open the whole report in a browser.")
+@options.json_option
+def command(run: str, store: str | None, open_page: bool, as_json: bool) -> None:
+    """Show the result of a run: base, SFT and RLVR side by side with 95 % intervals, and where the whole report is.
+
+    \b
+    Examples:
+      ehrmind report medcalc-tiny
+      ehrmind report medcalc-tiny --open
+      ehrmind report s3://bucket/runs/medcalc-tiny --json
+    """
+    from ehrmind_k8s.evaluation import summary
+
+    uri = options.locate(run, store)
+    tree, page = _fetch(uri)
+    if as_json:
+        options.echo_json(summary.scores(tree))
+    else:
+        click.echo(f"{summary.summary_table(tree)}\n\nreport: {page}")
+    if open_page and click.launch(str(page)):
+        click.echo(f"no browser could be started here; open {page} yourself", err=True)
+
+
+def _fetch(run_uri: str) -> tuple[dict[str, Any], Path]:
+    """The verified report.json, and the page as a file of this machine. Raises TryAgain while the run has no report."""
+    from ehrmind_k8s import artifacts, settings, storage
+    from ehrmind_k8s.errors import TryAgain
+
+    document = artifacts.RunDocument.read(storage.open(run_uri))
+    out = storage.open(artifacts.stage_uri(document.spec, run_uri, "evaluate"))
+    if artifacts.load(out) is None:
+        raise TryAgain(f"{run_uri}: there is no report yet, evaluate is not complete; `ehrmind status {run_uri}` shows where the run is")
+    with tempfile.TemporaryDirectory(prefix="ehrmind-report-") as scratch:
+        folder = Path(scratch) / "report"
+        artifacts.fetch(out, "", folder, [artifacts.REPORT, PAGE])
+        tree = json.loads((folder / artifacts.REPORT).read_text(encoding="utf-8"))
+        if out.uri.startswith("file://"):
+            return tree, Path(out.uri.removeprefix("file://")) / PAGE
+        page = settings.load().state_dir / "reports" / f"{document.uid}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_bytes((folder / PAGE).read_bytes())
+        return tree, page
