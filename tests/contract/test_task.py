@@ -23,10 +23,15 @@ every_task = pytest.mark.parametrize("name", registry.names())
 
 
 @cache
+def get(name: str) -> Task:
+    return registry.get(name)
+
+
+@cache
 def twin(name: str) -> TaskData:
     with TemporaryDirectory() as folder:
-        registry.get(name).synthesize(Path(folder), 7, "unit")
-        return registry.get(name).read(Path(folder), DataSpec(), 7)
+        get(name).synthesize(Path(folder), 7, "unit")
+        return get(name).read(Path(folder), DataSpec(), 7)
 
 
 def judged(task: Task, example: Example, text: str) -> Sampled:
@@ -35,7 +40,7 @@ def judged(task: Task, example: Example, text: str) -> Sampled:
 
 @every_task
 def test_a_task_says_what_it_is(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     assert task.name == name and task.title and task.layouts
     assert task.label_sets and task.label_sets[0] == "original"
 
@@ -44,14 +49,14 @@ def test_a_task_says_what_it_is(name: str) -> None:
 def test_the_twin_has_all_splits_and_the_same_seed_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert set(Counter(e.split for e in twin(name).examples)) == set(SPLITS)
     for folder in ("a", "b"):
-        registry.get(name).synthesize(tmp_path / folder, 7, "unit")
+        get(name).synthesize(tmp_path / folder, 7, "unit")
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
 @every_task
 def test_the_gold_of_every_row_is_right_and_reward_cannot_be_had_without_it(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     for e in twin(name).examples:
         verdict = task.score(e, task.gold(e))
         assert verdict == Verdict(True, verdict.parsed, "scored") and verdict.parsed
@@ -60,7 +65,7 @@ def test_the_gold_of_every_row_is_right_and_reward_cannot_be_had_without_it(name
 
 @every_task
 def test_every_text_to_learn_is_well_formed(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     texts = [(e, e.sft_text) for e in twin(name).examples if e.sft_text]
     assert texts and all(task.score(e, text).outcome == "scored" for e, text in texts)
 
@@ -77,7 +82,7 @@ def test_no_group_is_in_two_splits_and_no_id_occurs_twice(name: str) -> None:
 
 @every_task
 def test_reading_twice_gives_the_same_examples_and_inputs(name: str, tmp_path: Path) -> None:
-    task = registry.get(name)
+    task = get(name)
     task.synthesize(tmp_path, 7, "unit")
     first, second = (task.read(tmp_path, DataSpec(), 7) for _ in range(2))
     assert first == second and all(len(digest) == 64 for digest in first.inputs.values())
@@ -92,7 +97,7 @@ def test_an_example_survives_json_and_names_no_patient_in_its_id(name: str) -> N
 
 @every_task
 def test_the_prompt_does_not_hold_its_gold_completion(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     for e in twin(name).examples:
         assert task.gold(e) not in "".join(m["content"] for m in e.messages)
 
@@ -100,7 +105,7 @@ def test_the_prompt_does_not_hold_its_gold_completion(name: str) -> None:
 @every_task
 @given(text=st.text() | st.text(alphabet='<>/thinkaswer{}":,.0123456789 '))
 def test_any_text_gets_a_verdict(name: str, text: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     for e in twin(name).examples[:3]:
         verdict = task.score(e, text)
         assert verdict.outcome in ("malformed", "unparseable", "scored")
@@ -109,7 +114,7 @@ def test_any_text_gets_a_verdict(name: str, text: str) -> None:
 
 @every_task
 def test_metrics_tell_right_from_wrong_and_know_their_primary(name: str) -> None:
-    task, rows = registry.get(name), twin(name).examples
+    task, rows = get(name), twin(name).examples
     right = task.metrics(task.columns(rows, [[judged(task, e, task.gold(e))] for e in rows]))
     wrong = task.metrics(task.columns(rows, [[judged(task, e, "no")] for e in rows]))
     assert right[task.primary_metric] == 1 > wrong[task.primary_metric]
@@ -118,7 +123,7 @@ def test_metrics_tell_right_from_wrong_and_know_their_primary(name: str) -> None
 
 @every_task
 def test_columns_can_be_resampled_row_by_row(name: str) -> None:
-    task, rows = registry.get(name), twin(name).examples
+    task, rows = get(name), twin(name).examples
     columns = task.columns(rows, [[judged(task, e, task.gold(e)), judged(task, e, "no")] for e in rows])
     assert all(len(c) == len(rows) for c in columns.values())
     twice = task.metrics({n: np.concatenate([c, c]) for n, c in columns.items()})
@@ -128,13 +133,13 @@ def test_columns_can_be_resampled_row_by_row(name: str) -> None:
 
 @every_task
 def test_breakdown_has_the_same_tables_for_every_row(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     assert len({tuple(task.breakdown(e)) for e in twin(name).examples}) == 1
 
 
 @every_task
 def test_a_verdict_depends_on_target_and_text_alone(name: str) -> None:
-    task = registry.get(name)
+    task = get(name)
     e = twin(name).examples[0]
     bare = replace(e, messages=(), sft_text=None, meta={}, id="other", group="other")
     assert task.score(bare, task.gold(e)) == task.score(e, task.gold(e))
@@ -143,6 +148,6 @@ def test_a_verdict_depends_on_target_and_text_alone(name: str) -> None:
 @every_task
 def test_missing_sources_and_unknown_labels_are_the_users_errors(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        registry.get(name).read(tmp_path / "missing", DataSpec(), 1)
+        get(name).read(tmp_path / "missing", DataSpec(), 1)
     with pytest.raises(SpecError):
-        registry.get(name).read(tmp_path, DataSpec(labels="no such set"), 1)
+        get(name).read(tmp_path, DataSpec(labels="no such set"), 1)
