@@ -12,7 +12,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+# How long one example takes depends on what else the machine does: a deadline would be a timed assertion.
+hypothesis.settings.register_profile("ehrmind", deadline=None)
+hypothesis.settings.load_profile("ehrmind")
 
 pytest_plugins = ["tests.integration.s3_server", "tests.integration.rollout_servers"]
 
