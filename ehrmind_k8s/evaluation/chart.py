@@ -40,16 +40,20 @@ class Scale:
     ticks: tuple[float, ...]
 
     @classmethod
-    def over(cls, low: float, high: float, start: float, end: float, count: int, exact: bool = False) -> "Scale":
-        """A scale from `low` to `high` with about `count` ticks at 1, 2 or 5 times a power of ten; widened to whole ticks unless `exact`."""
+    def over(cls, low: float, high: float, start: float, end: float, count: int, steps: bool = False) -> "Scale":
+        """A scale from `low` to `high` with about `count` ticks at 1, 2 or 5 times a power of ten, widened to whole ticks.
+
+        `steps`: for counted things, ticks at whole numbers, and not widened.
+        """
         if high <= low:
             high = low + (abs(low) or 1.0)
         raw = (high - low) / count
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
-        first, last = (math.ceil(low / step), math.floor(high / step)) if exact else (math.floor(low / step), math.ceil(high / step))
+        step = max(1.0, step) if steps else step
+        first, last = (math.ceil(low / step), math.floor(high / step)) if steps else (math.floor(low / step), math.ceil(high / step))
         ticks = tuple(i * step for i in range(first, last + 1))
-        return cls(low if exact else ticks[0], high if exact else ticks[-1], start, end, ticks)
+        return cls(low if steps else ticks[0], high if steps else ticks[-1], start, end, ticks)
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -142,7 +146,7 @@ def strip(title: str, rows: Sequence[tuple[str, float]]) -> Markup:
 def _scales(points: Points) -> tuple[Scale, Scale]:
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low = min(ys) if min(ys) < 0 or min(ys) > 0.5 * max(ys) else 0.0
-    x = Scale.over(min(xs), max(xs), LEFT, WIDTH - RIGHT, 6, exact=True)
+    x = Scale.over(min(xs), max(xs), LEFT, WIDTH - RIGHT, 6, steps=True)
     return x, Scale.over(low, max(ys), HEIGHT - BOTTOM, TOP, 4)
 
 
@@ -151,7 +155,7 @@ def _frame(x: Scale, y: Scale, unit: str, x_title: str) -> list[Markup]:
     for tick in y.ticks:
         body.append(_tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y(tick):.1f}", y2=f"{y(tick):.1f}", class_="zero" if tick == 0 else "grid"))
         body.append(_text(LEFT - 6, y(tick) + 4, y.label(tick), "end", "tick"))
-    for tick in [t for t in x.ticks if t == int(t)]:
+    for tick in x.ticks:
         body.append(_text(x(tick), HEIGHT - BOTTOM + 16, x.label(tick), "middle", "tick"))
         body.append(_tag("line", x1=f"{x(tick):.1f}", x2=f"{x(tick):.1f}", y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 4, class_="grid"))
     return [*body, _text(4, 14, unit, "start", "tick"), _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_title, "middle", "tick")]

@@ -134,11 +134,13 @@ def outcome(answer: Answer) -> str:
 
 
 def _tables(task: Task, examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> tuple[Table, ...]:
+    """The task's tables, the shortest first."""
     members: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, example in enumerate(examples):
         for table, label in task.breakdown(example).items():
             members[table][label].append(i)
-    return tuple(Table(name, tuple(_row(label, lines, rows) for label, lines in sorted(by_label.items()))) for name, by_label in members.items())
+    tables = [Table(name, tuple(_row(label, lines, rows) for label, lines in sorted(by_label.items()))) for name, by_label in members.items()]
+    return tuple(sorted(tables, key=lambda t: len(t.rows)))
 
 
 def _row(label: str, lines: Sequence[int], rows: Mapping[str, Sequence[_Answered]]) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 FORMAT = 1
 OUTCOMES: tuple[str, ...] = ("correct", "wrong", "unparseable", "malformed")
 TITLES: Mapping[str, str] = {"base": "Start model", "sft": "SFT", "rlvr": "RLVR"}
-SUBJECTS: Mapping[str, str] = TITLES | {"base": "the start model"}  # inside a sentence
+SUBJECTS: Mapping[str, str] = {**TITLES, "base": "the start model"}  # inside a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,10 @@ def interval(estimate: Estimate) -> str:
 
 def points(value: float | None) -> str:
     """A difference of shares in percentage points, with its sign (a true minus)."""
-    return "n/a" if _undefined(value) else f"{100 * value:+.1f}".replace("-", "−")  # type: ignore[operator]
+    if _undefined(value):
+        return "n/a"
+    text = f"{100 * value:+.1f}".replace("-", "−")  # type: ignore[operator]
+    return text.removeprefix("+").removeprefix("−") if text[1:] == "0.0" else text
 
 
 def _gain(estimate: Estimate, baseline: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ehrmind_k8s.evaluation.chart import Series
 from ehrmind_k8s.evaluation.report import OUTCOMES, Estimate, Report
+from ehrmind_k8s.records import SPLITS
 
 Line = Mapping[str, Any]
 TIMES: tuple[str, ...] = ("generate", "train", "publish", "sync")
@@ -74,10 +75,10 @@ def facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 def counts(document: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[int]]]]:
     """Columns (splits) and rows of a table of counts: rows and groups, then each category. Longer breakdowns stay in report.json."""
-    splits = list(document)
-    flat = [{**{k: n for k, n in c.items() if not isinstance(n, Mapping)}, **c.get("category", {})} for c in document.values()]
-    labels = dict.fromkeys(label for column in flat for label in column)
-    return splits, [(label, [int(column.get(label, 0)) for column in flat]) for label in labels]
+    splits = [s for s in SPLITS if s in document]
+    flat = [{**{k: n for k, n in document[s].items() if not isinstance(n, Mapping)}, **document[s].get("category", {})} for s in splits]
+    labels = dict.fromkeys(label for column in flat for label in ("rows", "groups", *column) if label in column)
+    return list(splits), [(label, [int(column.get(label, 0)) for column in flat]) for label in labels]
 
 
 def duration(seconds: float | None) -> str:

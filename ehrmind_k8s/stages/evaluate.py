@@ -6,6 +6,7 @@ writes  results/<policy>/, report.json, report.md, report.html, and <run>/model/
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def run(context: Context) -> Output:
         model=model,
         settings=spec.model_dump(mode="json"),
         versions=collect.software(manifests),
-        limits=collect.limits(spec, data, policies, questions.task.primary_metric),
+        limits=(),
         samples=spec.evaluate.samples,
         resamples=spec.evaluate.bootstrap,
     )
-    return _output(report, context.work / "report")
+    return _output(replace(report, limits=collect.limits(report, spec)), context.work / "report")
 
 
 def _complete(context: Context, stage: str) -> Manifest:

@@ -119,7 +119,7 @@ def test_columns_of_the_summary_are_aligned(report: Report) -> None:
 
 def test_figures_are_written_alike_everywhere() -> None:
     assert (percent(0.435), percent(None), percent(math.nan)) == ("43.5 %", "n/a", "n/a")
-    assert (points(-0.051), points(0.0)) == ("−5.1", "+0.0")
+    assert (points(-0.051), points(0.0)) == ("−5.1", "0.0")
 
 
 def as_json(report: Report) -> dict[str, Any]:
