@@ -46,28 +46,30 @@ def publish(claim: Claim, checkpoint: Checkpoint, folder: Path) -> None:
     logs.event("checkpoint", step=checkpoint.step, name=checkpoint.key)
 
 
-def complete(store: ObjectStore) -> list[Checkpoint]:
-    """Checkpoints whose manifest can be read, oldest step first; torn ones are named in an event and left out."""
-    found = []
+def begun(store: ObjectStore) -> dict[str, Checkpoint | None]:
+    """Every checkpoint of the stage by key, oldest step first; None for one without a readable manifest, which is torn."""
+    found: dict[str, Checkpoint | None] = {}
     for step, attempt in artifacts.checkpoints(store):
         key = artifacts.checkpoint_key(step, attempt)
         try:
             manifest = artifacts.load(store, key)
         except IntegrityError:
             manifest = None
-        if manifest is None:
-            logs.event("checkpoint.torn", name=key)
-        else:
-            found.append(Checkpoint(**manifest.meta))
+        found[key] = Checkpoint(**manifest.meta) if manifest else None
     return found
 
 
 def restore(store: ObjectStore, folder: Path, begins: Sequence[Begin] = ()) -> Checkpoint | None:
     """Fetch the newest whole checkpoint of the surviving lineage into `folder`; None where there is none.
 
-    One that fails its checksums is named in an event, and the one before it is taken.
+    One that is torn or fails its checksums is named in an event, and the one before it is taken.
     """
-    for checkpoint in reversed([c for c in complete(store) if is_live(c.step, c.attempt, begins)]):
+    for key, checkpoint in reversed(begun(store).items()):
+        if checkpoint is None:
+            logs.event("checkpoint.torn", name=key)
+            continue
+        if not is_live(checkpoint.step, checkpoint.attempt, begins):
+            continue
         try:
             artifacts.fetch(store, checkpoint.key, folder)
         except IntegrityError as error:
@@ -95,10 +97,12 @@ def surplus(checkpoints: Sequence[Checkpoint], keep: int) -> list[Checkpoint]:
 
 
 def retain(claim: Claim, keep: int) -> None:
-    """Delete surplus checkpoints of the stage."""
-    for checkpoint in surplus(complete(claim.store), keep):
+    """Delete surplus checkpoints of the stage, and what older attempts left torn."""
+    found = begun(claim.store)
+    torn = [key for key, c in found.items() if c is None and not key.endswith(f"-a{claim.attempt}")]
+    for key in [*torn, *(c.key for c in surplus([c for c in found.values() if c], keep))]:
         claim.check()
-        artifacts.remove(claim.store, checkpoint.key)
+        artifacts.remove(claim.store, key)
 
 
 class Uploader:

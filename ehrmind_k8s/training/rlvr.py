@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
-from trl import GRPOConfig, GRPOTrainer
 
 from ehrmind_k8s.errors import SpecError
 from ehrmind_k8s.spec import RlvrSpec, RunSpec
 from ehrmind_k8s.training import loading, ranks
 from ehrmind_k8s.training.rollouts import Rollouts
+from ehrmind_k8s.training.trainers import GRPOConfig, GRPOTrainer
 
 # The losses that average over rows, so that rows without a completion must leave the divisor. The others average over unmasked tokens.
 ROW_AVERAGED = ("grpo", "dr_grpo")

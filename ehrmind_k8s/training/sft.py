@@ -12,7 +12,6 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainerCallback
-from trl import SFTConfig, SFTTrainer
 
 from ehrmind_k8s import logs
 from ehrmind_k8s.errors import DataError, SpecError
@@ -22,6 +21,7 @@ from ehrmind_k8s.spec import RunSpec, SftSpec
 from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import loading, order, ranks
 from ehrmind_k8s.training.loop import Curve
+from ehrmind_k8s.training.trainers import SFTConfig, SFTTrainer
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's ignore_index)
 
