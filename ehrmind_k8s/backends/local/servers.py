@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -39,10 +40,11 @@ class Servers:
             self.tasks = [asyncio.create_task(self._keep(i)) for i in range(len(self.ports))]
 
     async def stop(self) -> None:
-        """Stop all and wait until their processes are gone."""
+        """Stop all, wait until their processes are gone, and delete the weights they had fetched."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        shutil.rmtree(self.state.folder / "rollout", ignore_errors=True)
         self.tasks, self.ready = [], [False] * len(self.ports)
 
     async def _keep(self, index: int) -> None:
@@ -61,8 +63,9 @@ class Servers:
         if not _is_free(self.ports[index]):
             self.ports[index] = _free_ports([], 1)[0]  # the next attempt of the stage gets the new URL
             self.state.keep_ports(self.ports)
-        argv = ["-m", "ehrmind_k8s.rollout.server", "--run", self.run_uri, "--port", str(self.ports[index]), "--host", "127.0.0.1"]
-        server = await Leashed.start(argv, self.env, self.state.log(f"rollout-{index}"), self.state.folder, read=False)
+        argv = ["-m", "ehrmind_k8s.rollout.server", "--run", self.run_uri, "--port", str(self.ports[index]), "--index", str(index)]
+        env = {**self.env, "EHRMIND_STATE_DIR": str(self.state.folder)}  # weights it fetches go away with the run's state
+        server = await Leashed.start(argv, env, self.state.log(f"rollout-{index}"), self.state.folder, read=False)
         self.state.add_session(server.process.pid)
         watch = asyncio.create_task(self._watch(index))
         try:
