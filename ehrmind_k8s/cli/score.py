@@ -1,5 +1,6 @@
 """`ehrmind score`: the task's scorer on completions from anywhere."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def _write(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
         aside.write_text("".join(json.dumps(s) + "\n" for s in scores), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise SpecError(f"--out {path}: cannot be written: {error.strerror}") from None
 
 
