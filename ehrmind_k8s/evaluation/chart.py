@@ -68,9 +68,10 @@ class Scale:
 
 
 def lines(title: str, unit: str, series: Sequence[Series], resumed: Iterable[float] = (), x_title: str = "step", share: bool = False) -> Markup:
-    """Lines over steps; a dashed vertical at each x of `resumed`, where a new attempt went on. `share` shows 0 to 1 as percent."""
+    """Lines over steps; a dashed vertical at each x of `resumed`, where a new attempt went on. `share` shows 0 to 1 as percent, from 0 on."""
     drawn = [Series(s.name, s.style, _scaled(s.points, 100 if share else 1)) for s in series if s.points]
-    x, y = _scales([p for s in drawn for p in s.points])
+    points = [p for s in drawn for p in s.points]
+    x, y = _scales([*points, (points[0][0], 0.0)] if share else points)
     body = [*_frame(x, y, unit, x_title), *_resumed(x, resumed), *_legend(drawn, "line")]
     for s in drawn:
         body.append(_tag("path", d="M" + "L".join(f"{x(a):.1f},{y(b):.1f}" for a, b in s.points), class_=f"line {s.style}"))
