@@ -28,7 +28,7 @@ from ehrmind_k8s.tokenization import Tokenizer
 from tests.conftest import needs_module
 
 TOKEN = "a-token-of-this-test"
-START_S = 180
+START_S = 300
 
 
 @dataclass
@@ -126,6 +126,15 @@ class Server:
         """Signal the whole group, as losing a pod or a terminal would."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
+
+    def terminate(self) -> None:
+        """What a kubelet does first: SIGTERM to the main process alone."""
+        assert self.process is not None
+        self.process.terminate()
+
+    def wait_end(self) -> int:
+        assert self.process is not None
+        return self.process.wait()
 
     def stop(self) -> None:
         if self.process is not None:

@@ -58,6 +58,25 @@ def assert_made_by(model: Any, groups: list[list[Completion]], prompts: list[Pro
             assert completion.logprobs == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.fixture(scope="class")
+def second(full_run: Run) -> Iterator[Server]:
+    server = Server(full_run, 1).start()
+    yield server.wait()
+    server.stop()
+
+
+@pytest.fixture(scope="class")
+def lora_run(full_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run.create(tmp_path_factory.mktemp("lora-run"), "lora")
+
+
+@pytest.fixture(scope="class")
+def lora_server(lora_run: Run) -> Iterator[Server]:
+    server = Server(lora_run, 0).start()
+    yield server.wait()
+    server.stop()
+
+
 @pytest.fixture
 def pool(full_run: Run, full_server: Server) -> Iterator[Pool]:
     pool = full_run.pool(full_server)
@@ -175,77 +194,74 @@ class TestAccess:
 
 
 class TestLosingServers:
-    @pytest.fixture(scope="class")
-    def second(self, full_run: Run) -> Iterator[Server]:
-        server = Server(full_run, 1).start()
-        yield server.wait()
-        server.stop()
-
-    @pytest.mark.parametrize("how", ["kill -9", "SIGTERM"])
-    def test_a_server_lost_in_mid_generation_loses_no_sample_and_comes_back_checked(
-        self, full_run: Run, full_server: Server, second: Server, how: str
-    ) -> None:
+    def test_a_killed_server_loses_no_sample_and_comes_back_checked(self, full_run: Run, full_server: Server, second: Server) -> None:
         model = changed(full_run, 20)
         pool = full_run.pool(full_server, second)
-        pool.use(full_run.publish(f"lost-{how.split()[0].lower()}", model))
-        thread, groups = in_background(lambda: pool.generate(MANY, LONG))
-        wait_until(lambda: second.running() > 0)
-        if how == "kill -9":
-            second.signal(signal.SIGKILL)
-        else:
-            second.process.terminate()  # type: ignore[union-attr]
-        thread.join()
-        assert [len(g) for g in groups[0]] == [LONG.n] * len(MANY)
+        pool.use(full_run.publish("killed", model))
+        groups = generate_while(pool, lambda: second.running() > 0, lambda: second.signal(signal.SIGKILL))
         assert pool.stats.retries > 0
-        assert_made_by(model, [g[:2] for g in groups[0]], MANY, Sampling(2, LONG.max_tokens))
-        second.process.wait()  # type: ignore[union-attr]
+        assert_whole(model, groups)
         second.stop()
-        second.start().wait()
-        wait_until(lambda: second.get("/v1/policy").json()["policy"] is not None)
-        wait_until(lambda: pool_has(pool, 2))
-        thread, groups = in_background(lambda: pool.generate(MANY, LONG))
-        wait_until(lambda: second.running() > 0 or not thread.is_alive())
-        thread.join()
-        assert_made_by(model, [g[:2] for g in groups[0]], MANY, Sampling(2, LONG.max_tokens))
+        second.start().wait()  # with the weights of the start model
+        wait_until(lambda: second.get("/v1/policy").json()["policy"] == f"{full_run.document.uid}.killed")
+        groups = generate_while(pool, lambda: second.running() > 0, lambda: None)
+        assert_whole(model, groups)
+        pool.close()
+
+    def test_a_server_told_to_end_loses_no_sample(self, full_run: Run, full_server: Server, second: Server) -> None:
+        model = changed(full_run, 21)
+        pool = full_run.pool(full_server, second)
+        pool.use(full_run.publish("ended", model))
+        groups = generate_while(pool, lambda: second.running() > 0, second.terminate)
+        assert pool.stats.retries > 0
+        assert_whole(model, groups)
+        assert second.wait_end() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         pool.close()
 
 
+def generate_while(pool: Pool, seen: Callable[[], bool], act: Callable[[], None]) -> list[list[Completion]]:
+    """The groups of MANY, with `act` done in the middle, once `seen` is true."""
+    result: list[list[list[Completion]]] = []
+    thread = threading.Thread(target=lambda: result.append(pool.generate(MANY, LONG)))
+    thread.start()
+    wait_until(seen)
+    act()
+    thread.join()
+    return result[0]
+
+
+def assert_whole(model: Any, groups: list[list[Completion]]) -> None:
+    """Every group has all its samples; two of each are checked token by token."""
+    assert [len(group) for group in groups] == [LONG.n] * len(MANY)
+    assert_made_by(model, [group[:2] for group in groups], MANY, Sampling(2, LONG.max_tokens))
+
+
 class TestAdapters:
-    @pytest.fixture(scope="class")
-    def run(self, full_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        return Run.create(tmp_path_factory.mktemp("lora-run"), "lora")
-
-    @pytest.fixture(scope="class")
-    def server(self, run: Run) -> Iterator[Server]:
-        server = Server(run, 0).start()
-        yield server.wait()
-        server.stop()
-
-    def test_adapters_are_swapped_by_name_and_the_older_ones_dropped(self, run: Run, server: Server) -> None:
+    def test_adapters_are_swapped_by_name_and_the_older_ones_dropped(self, lora_run: Run, lora_server: Server) -> None:
         from peft import LoraConfig, get_peft_model
 
         from ehrmind_k8s.rollout.server.__main__ import LORA_TARGETS
 
-        pool = run.pool(server)
-        model = get_peft_model(changed_base(run), LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"))
+        pool = lora_run.pool(lora_server)
+        model = get_peft_model(start_model(lora_run), LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"))
         for version in range(4):  # version 0 is the zero adapter
-            pool.use(run.publish(f"v{version}-a1", model, "lora"))
+            pool.use(lora_run.publish(f"v{version}-a1", model, "lora"))
             assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
             shaken(model, version)
-        uid = run.document.uid
-        assert server.get("/v1/policy").json() == {"uid": uid, "policy": f"{uid}.v3-a1", "loaded": [f"{uid}.v2-a1", f"{uid}.v3-a1"]}
-        assert sorted(p.name for p in (run.root / "state").rglob("policy/*")) == ["v2-a1", "v3-a1"]
+        uid = lora_run.document.uid
+        assert lora_server.get("/v1/policy").json() == {"uid": uid, "policy": f"{uid}.v3-a1", "loaded": [f"{uid}.v2-a1", f"{uid}.v3-a1"]}
+        assert sorted(p.name for p in (lora_run.root / "state").rglob("policy/*")) == ["v2-a1", "v3-a1"]
         assert pool.stats.retries == 0
         pool.close()
 
-    def test_a_flipped_byte_is_refused_and_the_old_adapter_serves_on(self, run: Run, server: Server) -> None:
+    def test_a_flipped_byte_is_refused_and_the_old_adapter_serves_on(self, lora_run: Run, lora_server: Server) -> None:
         from peft import LoraConfig, get_peft_model
 
-        pool = run.pool(server)
-        model = shaken(get_peft_model(changed_base(run), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")), 30)
-        good = run.publish("good", model, "lora")
+        pool = lora_run.pool(lora_server)
+        model = shaken(get_peft_model(start_model(lora_run), LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")), 30)
+        good = lora_run.publish("good", model, "lora")
         pool.use(good)
-        bad = run.publish("bad", model, "lora")
+        bad = lora_run.publish("bad", model, "lora")
         flip(bad)
         with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors"):
             pool.use(bad)
@@ -253,18 +269,18 @@ class TestAdapters:
         assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
         pool.close()
 
-    def test_an_adapter_over_the_servers_rank_is_refused(self, run: Run, server: Server) -> None:
+    def test_an_adapter_over_the_servers_rank_is_refused(self, lora_run: Run, lora_server: Server) -> None:
         from peft import LoraConfig, get_peft_model
 
-        pool = run.pool(server)
-        model = get_peft_model(changed_base(run), LoraConfig(r=64, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+        pool = lora_run.pool(lora_server)
+        model = get_peft_model(start_model(lora_run), LoraConfig(r=64, target_modules=["q_proj"], task_type="CAUSAL_LM"))
         with pytest.raises(IntegrityError, match="refuses the adapter"):
-            pool.use(run.publish("rank", model, "lora"))
-        assert server.get("/health").status_code == 200
+            pool.use(lora_run.publish("rank", model, "lora"))
+        assert lora_server.get("/health").status_code == 200
         pool.close()
 
 
-def changed_base(run: Run) -> Any:
+def start_model(run: Run) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -276,17 +292,6 @@ def flip(policy: Policy) -> None:
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
-
-
-def pool_has(pool: Pool, ready: int) -> bool:
-    return sum(server.admitted for server in pool._servers.values()) == ready
-
-
-def in_background(call: Callable[[], list[list[Completion]]]) -> tuple[threading.Thread, list[list[list[Completion]]]]:
-    result: list[list[list[Completion]]] = []
-    thread = threading.Thread(target=lambda: result.append(call()))
-    thread.start()
-    return thread, result
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
