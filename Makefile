@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit check generate verify benchmarks constraints environment tools clean
+.PHONY: help quickstart test test-unit check generate verify benchmarks constraints setup tools clean
 
 PY := .venv/bin/python
 # Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other.
@@ -12,42 +12,42 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: environment ## Train, evaluate and report on this machine, without data, GPU or cluster (about 10 minutes on 2 cores)
+quickstart: setup ## Train, evaluate and report on this machine, without data, GPU or cluster (about 10 minutes on 2 cores)
 	$(PY) -m ehrmind_k8s submit --task medcalc --backend local --preset tiny --name quickstart --set rlvr.max_completion_tokens=64
 
-test: environment tools ## All tests; says what it skips and why
+test: setup tools ## All tests; says what it skips and why
 	$(PYTEST) --durations 15 $(ARGS)
 
-test-unit: environment ## The fast tests only
+test-unit: setup ## The fast tests only
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
 
-check: environment verify ## Style, types, import contracts, generated files
+check: setup verify ## Style, types, import contracts, generated files
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-cache
 
-generate: environment ## Write the files that are made from the code (docs/run-document.md, docs/commands.md)
+generate: setup ## Write the files that are made from the code (docs/run-document.md, docs/commands.md)
 	$(PY) docs/generate.py
 
-verify: environment ## Fail if a generated file does not match the code
+verify: setup ## Fail if a generated file does not match the code
 	$(PY) docs/generate.py --check
 
-benchmarks: environment tools ## Measure what docs/performance.md states
+benchmarks: setup tools ## Measure what docs/performance.md states
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
 
-constraints: environment ## Resolve all dependencies anew into constraints.txt
+constraints: setup ## Resolve all dependencies anew into constraints.txt
 	.venv/bin/uv pip compile pyproject.toml --extra train --extra rollout-cpu --extra dev --override overrides-cpu.txt --universal --upgrade \
 	  --python-version 3.11 --no-annotate --no-header --no-emit-index-url --quiet | grep -v "sys_platform == 'never'" > constraints.new
 	{ echo "# Every version that was tested together. Made by \`make constraints\`; do not edit."; cat constraints.new; } > constraints.txt
 	rm constraints.new
 
-environment:
-	@scripts/environment.sh
+setup: ## Make or refresh .venv (every other target does it too)
+	@scripts/setup.sh
 
-tools:
-	@scripts/tools.sh
+tools: setup
+	@if command -v go > /dev/null; then $(PY) -m tests.tools.build > /dev/null; else echo "Go is not there: the tests on a real S3 server will be skipped"; fi
 
-clean: ## Remove the environment and caches; runs/ stays
+clean: ## Remove the setup and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Stop a run that is going on.")
+@click.command()
 @options.run_argument
 def command(run: str, store: str | None) -> None:
     """Stop a run that is going on, with all its processes, and wait until they are gone. Submit it again to continue it.

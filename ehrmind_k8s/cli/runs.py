@@ -7,7 +7,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.group(invoke_without_command=True, short_help="List the runs of a store, or delete one.")
+@click.group(invoke_without_command=True)
 @options.store_option
 @options.json_option
 @click.pass_context

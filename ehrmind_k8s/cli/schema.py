@@ -5,7 +5,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Print the JSON schema of the run document.")
+@click.command()
 def command() -> None:
     """Print the JSON schema of the run document: every field with its meaning, unit, default and bounds.
 

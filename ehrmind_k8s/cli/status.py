@@ -8,7 +8,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Show where a run is.")
+@click.command()
 @options.run_argument
 @options.json_option
 def command(run: str, store: str | None, as_json: bool) -> None:

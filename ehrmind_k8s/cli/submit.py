@@ -7,7 +7,7 @@ import click
 from ehrmind_k8s.cli import options
 
 
-@click.command(short_help="Run a document: from data to a trained, evaluated model.")
+@click.command()
 @click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="RUN.YAML", help="Run document; the options below win over it.")
 @click.option("--task", metavar="T", help="Clinical task; `ehrmind tasks` lists them.")
 @click.option("--preset", metavar="P", help="Sizes and hyperparameters: tiny, small, default, paper.")

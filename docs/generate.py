@@ -1,0 +1,169 @@
+"""The pages that are made from the code, so that nothing is kept by hand twice.
+
+python docs/generate.py            write docs/run-document.md and docs/commands.md
+python docs/generate.py --check    fail if one differs
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import click
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ehrmind_k8s import cli, spec
+from ehrmind_k8s.settings import Settings
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+
+
+def run_document() -> str:
+    """Every field of the run document, section by section, and the settings of the environment."""
+    parts = [
+        "# The run document",
+        "Generated from `ehrmind_k8s/spec.py` and `settings.py` by `make generate`; do not edit.",
+        "A run is one document: `run.yaml` for people, `spec.json` (all defaults resolved) in the run directory. Any field can be given on the"
+        " command line as `--set section.key=value`. Values come from, each over the one before: the defaults here, the recipe, the preset,"
+        " the file, `--set`. Unknown keys are refused.",
+        f"A second submit may change only how a run executes: {', '.join(f'`{k}`' for k in spec.EXECUTION_KEYS)}.",
+    ]
+    sections = {name: field.annotation for name, field in spec.RunSpec.model_fields.items() if _is_section(field.annotation)}
+    parts += ["## Top level", _table(spec.RunSpec, "", skip=sections)]
+    for name, section in sections.items():
+        parts += _section(name, section)
+    parts += ["## Presets", "What each preset changes; an empty cell is the default above.", _presets()]
+    parts += ["## Environment", (Settings.__doc__ or "").strip(), _environment()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(name: str, model: type[BaseModel]) -> list[str]:
+    nested = {k: f.annotation for k, f in model.model_fields.items() if _is_section(f.annotation)}
+    parts = [f"## {name}", (model.__doc__ or "").strip(), _table(model, f"{name}.", skip=nested)]
+    for key, inner in nested.items():
+        parts += [f"### {name}.{key}", (inner.__doc__ or "").strip(), _table(inner, f"{name}.{key}.")]
+    return parts
+
+
+def _table(model: type[BaseModel], prefix: str, skip: Any = ()) -> str:
+    rows = [f"| `{prefix}{k}` | {_type(f)} | {_default(f)} | {_cell(f.description or '')} |" for k, f in model.model_fields.items() if k not in skip]
+    return "\n".join(["| key | values | default | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def _presets() -> str:
+    """One column per preset, one row per key that any of them sets."""
+    overlays = {p: _flat(yaml.safe_load((ROOT / "ehrmind_k8s" / "presets" / f"{p}.yaml").read_text(encoding="utf-8")) or {}) for p in spec.PRESETS}
+    keys = dict.fromkeys(k for overlay in overlays.values() for k in overlay)
+    rows = [f"| `{k}` | " + " | ".join(f"`{o[k]}`" if k in o else "" for o in overlays.values()) + " |" for k in keys]
+    return "\n".join([f"| key | {' | '.join(overlays)} |", "| --- |" + " --- |" * len(overlays), *rows])
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _environment() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        names = getattr(field.validation_alias, "choices", None) or [f"EHRMIND_{name.upper()}"]
+        default = "`~/.local/state/ehrmind`" if name == "state_dir" else _default(field)
+        rows.append(f"| {' or '.join(f'`{n}`' for n in names)} | {default} | {_cell(field.description or '')} |")
+    return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _type(field: FieldInfo) -> str:
+    return _cell(_words(field.annotation) + "".join(f", {bound}" for bound in map(_bound, field.metadata) if bound))
+
+
+def _words(annotation: Any) -> str:
+    if str(get_origin(annotation)) == "typing.Literal":
+        return ", ".join(f"`{a}`" for a in get_args(annotation))
+    if annotation is type(None):
+        return "none"
+    if get_origin(annotation) is tuple:
+        return f"list of {_words(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return "mapping"
+    if get_args(annotation):
+        return " or ".join(_words(a) for a in get_args(annotation) if not _is_constraint(a))
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(getattr(annotation, "__name__", ""), str(annotation))
+
+
+def _is_constraint(part: Any) -> bool:
+    return isinstance(part, FieldInfo)
+
+
+def _bound(constraint: Any) -> str:
+    for sign, name in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
+        if hasattr(constraint, name):
+            return f"{sign} {getattr(constraint, name)}"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value in (None, PydanticUndefined, (), {}):
+        return "none"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def commands() -> str:
+    """Every command with its help, as `--help` prints it."""
+    parts = ["# Commands", "Generated from `ehrmind_k8s/cli/` by `make generate`; do not edit."]
+    context = cli.group.make_context("ehrmind", [], resilient_parsing=True, terminal_width=120)
+    parts.append(f"```\n{cli.group.get_help(context)}\n```")
+    for name in cli.COMMANDS:
+        command = cli.group.get_command(context, name)
+        assert command is not None
+        parts += _help(command, click.Context(command, info_name=name, parent=context, terminal_width=120), 2)
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(command: click.Command, context: click.Context, level: int) -> list[str]:
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    parts = [f"{'#' * level} {context.command_path}", f"```\n{text}\n```"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            parts += _help(inner, click.Context(inner, info_name=name, parent=context, terminal_width=120), level + 1)
+    return parts
+
+
+PAGES = {"run-document.md": run_document, "commands.md": commands}
+
+
+def main() -> int:
+    """Write the pages, or with --check compare them."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if "--check" in sys.argv:
+            stale += [name] if not path.exists() or path.read_text(encoding="utf-8") != text else []
+        else:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"docs/{' and docs/'.join(stale)} differ from the code; run: make generate", file=sys.stderr)
+    return len(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
