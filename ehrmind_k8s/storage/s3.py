@@ -4,8 +4,6 @@ Below one part (32 MiB) a file is a single PUT or GET; above, parts travel `WORK
 their place in a preallocated file, each going on where a broken connection left it.
 """
 
-import base64
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -59,7 +57,7 @@ class S3Store:
             self._put(key, data)
 
     def put_file(self, key: str, path: Path) -> None:
-        with self._errors(key), disk.errors(path):
+        with disk.errors(path), self._errors(key):
             if path.stat().st_size <= self.part_bytes:
                 self._put(key, path.read_bytes())
             else:
@@ -81,7 +79,7 @@ class S3Store:
         return buffer.getvalue()
 
     def get_file(self, key: str, path: Path) -> None:
-        with self._errors(key), disk.errors(path), disk.appearing(path) as aside:
+        with disk.errors(path), self._errors(key), disk.appearing(path) as aside:
             descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             try:
                 self._download(key, descriptor)
@@ -140,8 +138,8 @@ class S3Store:
         return s3_client.errors(f"{self.uri}/{key}", self.endpoint)
 
     def _put(self, key: str, data: bytes, **conditions: Any) -> None:
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=io.BytesIO(data), ContentMD5=md5, **conditions)
+        body = io.BytesIO(data)
+        self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body, **s3_upload.integrity(self.client, body), **conditions)
 
     def _create(self, key: str, data: bytes) -> bool:
         try:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ATTEMPTS = 8
 """Tries of one request, with a growing pause between them: six seconds in all against a server that refuses, so that its restart passes unseen."""
 
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+"""Silence on a connection, in either direction, after which it counts as dead. A slow line that moves is waited for."""
+
 CONNECTIONS = 16
 """At most this many sockets to one server: the part workers and the small transfers of `artifacts`."""
 
@@ -78,8 +82,8 @@ def _client(
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             s3=addressing_style,
-            connect_timeout=5,
-            read_timeout=60,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
