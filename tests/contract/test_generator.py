@@ -29,7 +29,7 @@ def policies(full_run: Run) -> Callable[[int], tuple[Policy, Any]]:
             model = AutoModelForCausalLM.from_pretrained(full_run.model_folder, dtype=torch.float32)
             torch.manual_seed(k)
             with torch.no_grad():
-                model.lm_head.weight.copy_(torch.randn_like(model.lm_head.weight) * 0.5)
+                model.lm_head.weight.copy_(torch.randn_like(model.lm_head.weight) * 0.3)
             made[k] = full_run.publish(f"contract-{k}", model), model
         return made[k]
 

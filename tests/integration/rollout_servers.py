@@ -1,9 +1,10 @@
 """Real vLLM servers over a toy run. A server takes about 25 s to start, so the session shares one wherever a test does not end it.
 
-Fixtures: `full_run` (whole weights are tuned), `full_server` (a server of it for the whole session).
+Fixtures: `full_run` (whole weights are tuned, the head is tied), `full_server` (a server of it for the whole session).
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ehrmind_k8s import artifacts, spec, storage, toymodel
 from ehrmind_k8s.artifacts import RunDocument
@@ -41,7 +43,7 @@ class Run:
     tokenizer: Tokenizer
 
     @classmethod
-    def create(cls, root: Path, tuning: str) -> "Run":
+    def create(cls, root: Path, tuning: str, *, tied: bool = False) -> "Run":
         document = RunDocument.new(
             spec.load(
                 {"task": "medcalc", "preset": "tiny"},
@@ -58,6 +60,8 @@ class Run:
         document.write(storage.open(str(root / "run")))
         model = root / "prepared" / "model"
         toymodel.write(model, [_row(i) for i in range(200)], seed=3)
+        if tied:
+            _tie(model)
         artifacts.publish(storage.open(str(root / "run" / "prepare")), "", root / "prepared", "prepare")
         return cls(root, document, model, Tokenizer(model))
 
@@ -155,6 +159,15 @@ class Server:
         return httpx.post(self.url + path, json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
 
 
+def _tie(model: Path) -> None:
+    """Let the head be the embedding: vLLM on CPU then keeps a packed copy that a reload does not rebuild by itself."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    tensors = load_file(model / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
 def _row(i: int) -> Example:
     return Example(str(i), "medcalc", "train", str(i), "lab", ({"role": "user", "content": f"creatinine {i / 10:.1f} mg/dL at day {i}"},), {})
 
@@ -169,7 +182,7 @@ def free_port() -> int:
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for module in ("vllm", "torch"):
         needs_module(module, "make setup (installs the extras train and rollout-cpu)")
-    return Run.create(tmp_path_factory.mktemp("full-run"), "full")
+    return Run.create(tmp_path_factory.mktemp("full-run"), "full", tied=True)
 
 
 @pytest.fixture(scope="session")

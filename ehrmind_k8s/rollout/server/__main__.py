@@ -27,6 +27,8 @@ from ehrmind_k8s.spec import RunSpec
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LORA_RANKS = (8, 16, 32, 64, 128, 256)
 CPU_SEQUENCES = 128  # more would only wait for the same cores
+TICK_S = 1.0
+TELL_S = 10.0
 SHUTDOWN_S = 20  # requests in flight finish; a pod's termination grace must be longer
 PLUGINS = "ehrmind_pull,ehrmind_policy"
 
@@ -137,14 +139,15 @@ def _document(run_uri: str) -> RunDocument:
 
 def _fetch_model(spec: RunSpec, run_uri: str, folder: Path) -> None:
     store = storage.open(artifacts.stage_uri(spec, run_uri, "prepare"))
-    started = time.monotonic()
+    began, told = time.monotonic(), -TELL_S
     while (manifest := artifacts.load(store)) is None:
-        waited = round(time.monotonic() - started)
-        if waited >= spec.rollout.wait_s:
-            raise RolloutUnavailable(f"{store.uri}: prepare was not complete after {waited} s (rollout.wait_s)")
-        if waited % 10 == 0:
-            logs.event("rollout.waiting", reason="prepare is not complete", waited_s=waited, wait_s=spec.rollout.wait_s)
-        time.sleep(1)
+        waited_s = time.monotonic() - began
+        if waited_s >= spec.rollout.wait_s:
+            raise RolloutUnavailable(f"{store.uri}: prepare was not complete after {spec.rollout.wait_s} s (rollout.wait_s)")
+        if waited_s - told >= TELL_S:
+            told = waited_s
+            logs.event("rollout.waiting", reason="prepare is not complete", waited_s=round(waited_s), wait_s=spec.rollout.wait_s)
+        time.sleep(TICK_S)
     names = [file.name for file in manifest.files if file.name.startswith("model/")]
     if not names:
         raise IntegrityError(f"{store.uri}: the output of prepare holds no model/; run prepare again")

@@ -40,6 +40,7 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet, or each reply waits 40 ms for an acknowledgement
 
             def do_GET(self) -> None:
                 stand_in.answer(self, None)
