@@ -4,9 +4,9 @@
     recomputed      own formulas where they can be computed and differ from the published answer; the published answer elsewhere
     corrected-887   test: the physician-led relabelling of 887 v1.0 rows (arXiv 2512.19691), `N/A` included; train: the published answers
 
-v1.0's labels are noisy: 6 of 20 Glasgow Coma Scores exceed 15, 15 of 20 due dates move the wrong way with the cycle, and the relabelling
-puts 299 of 887 answers outside the published limits. The benchmark is never changed in silence: every row says whose answer it carries
-and what recomputation says about the published one, and the audit counts both.
+v1.0's labels are noisy: 108 of 917 recomputable test answers contradict their own entities (15 of 20 due dates move the wrong way with the
+cycle, 6 of 20 Glasgow Coma Scores exceed 15), and the relabelling puts 299 of 887 answers outside the published limits. The benchmark is
+never changed in silence: every row says whose answer it carries and what recomputation says about the published one, and the audit counts both.
 """
 
 from collections.abc import Mapping

@@ -48,6 +48,10 @@ KINDS = {
     "triglycerides": Kind(5, 12000, {"mg/dl": 1, "mmol/l": 88.543}),
     "bilirubin": Kind(0.05, 80, {"mg/dl": 1, "µmol/l": 0.058466}),
     "platelets": Kind(1, 5000, {"µl": 1e-3, "l": 1e-9}),  # 10^9 per litre
+    "white cells": Kind(0.05, 800, {"µl": 1e-3, "mm^3": 1e-3, "l": 1e-9}),  # 10^9 per litre
+    "hemoglobin": Kind(1, 25, {"g/dl": 1, "g/l": 0.1}),
+    "breaths": Kind(3, 120, {"breaths per minute": 1}),
+    "percent": Kind(20, 100, {"%": 1}),
     "insulin": Kind(0.1, 1000, {"µiu/ml": 1}),
     "enzyme": Kind(0.1, 50_000, {"u/l": 1}),
     "bmi": Kind(5, 120, {"kg/m^2": 1}),
@@ -83,6 +87,23 @@ class Entities:
         """A finding; not mentioned counts as absent, as in the benchmark."""
         return self._values.get(name.lower()) is True
 
+    def any(self, *names: str) -> bool:
+        """Whether one of these findings is present."""
+        return any(self.flag(name) for name in names)
+
+    def count(self, *names: str) -> int:
+        """How many of these findings are present."""
+        return sum(self.flag(name) for name in names)
+
+    def choice(self, name: str, points: Mapping[str, int], missing: int | None = None) -> int:
+        """The points of a graded finding; `missing` for one that is not mentioned. Raises NotComputable for another grade."""
+        if missing is not None and not self.has(name):
+            return missing
+        grade = str(self.get(name)).strip().lower()
+        if grade not in points:
+            raise NotComputable(name)
+        return points[grade]
+
     def female(self) -> bool:
         sex = self.get("sex")
         if sex not in ("Male", "Female"):
@@ -94,13 +115,17 @@ class Entities:
         value = self.get(name)
         return _finite(value[0] if isinstance(value, list) and value else value)
 
+    def unit(self, name: str) -> str:
+        """The unit of a value, in lower case. Raises NotComputable."""
+        value = self.get(name)
+        if not (isinstance(value, list) and len(value) == 2):
+            raise NotComputable(name)
+        return str(value[1]).strip().lower()
+
     def amount(self, name: str, kind: str) -> float:
         """A value with a unit, in the canonical unit of its kind. Raises NotComputable."""
-        value = self.get(name)
-        if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)):
-            raise NotComputable(name)
-        number, known = _finite(value[0]), KINDS[kind]
-        factor = known.units.get(value[1].strip().lower().replace("μ", "µ"))
+        number, known = self.number(name), KINDS[kind]
+        factor = known.units.get(self.unit(name).replace("μ", "µ"))
         if factor is not None and known.low <= number * factor <= known.high:
             return number * factor
         possible = {number * f for f in known.units.values() if known.low <= number * f <= known.high}

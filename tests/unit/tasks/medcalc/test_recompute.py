@@ -84,7 +84,71 @@ WORKED = {
     "corrected anion gap": (65, f"{GAP}, 'Albumin': [2, 'g/dL']", 27),
     "corrected delta gap": (66, f"{GAP}, 'Albumin': [2, 'g/dL']", 15),
     "corrected delta ratio": (67, f"{GAP}, 'Albumin': [2, 'g/dL']", 1.5),
-    "a point score": (4, "'sex': 'Female'", None),
+    "CHA2DS2-VASc of a woman of 80 with a stroke": (4, "'sex': 'Female', 'age': [80, 'years'], 'Stroke': True, 'Diabetes history': True", 6),
+    "CHA2DS2-VASc: stroke and TIA count once": (
+        4, "'sex': 'Male', 'age': [65, 'years'], 'Stroke': True, 'Transient Ischemic Attacks History': True, 'Hypertension history': False", 3,
+    ),
+    "CHA2DS2-VASc without an age": (4, "'sex': 'Female'", None),
+    "Wells PE at a pulse of 100": (8, "'Heart Rate or Pulse': [100, 'bpm'], 'Hemoptysis': True", 1),
+    "Wells PE: surgery and rest count once": (
+        8,
+        "'Heart Rate or Pulse': [101, 'bpm'], 'Surgery in the previous 4 weeks': True, 'Immobilization for at least 3 days': True,"
+        " 'Pulmonary Embolism is #1 diagnosis OR equally likely': True", 6,
+    ),
+    "Child-Pugh at the lower edges": (
+        15,
+        "'Bilirubin': [2.0, 'mg/dL'], 'Albumin': [3.5, 'g/dL'], 'international normalized ratio': 1.7, 'Ascites': 'slight',"
+        " 'Encephalopathy': 'Grade 1-2'", 10,
+    ),
+    "Child-Pugh at the upper edges": (15, "'Bilirubin': [3.0, 'mg/dL'], 'Albumin': [2.8, 'g/dL'], 'international normalized ratio': 2.3", 8),
+    "Child-Pugh at its worst": (
+        15,
+        "'Bilirubin': [3.1, 'mg/dL'], 'Albumin': [2.7, 'g/dL'], 'international normalized ratio': 2.4, 'Ascites': 'moderate',"
+        " 'Encephalopathy': 'Grade 3-4'", 15,
+    ),
+    "Wells DVT with another likely diagnosis": (16, "'Active cancer': True, 'Entire Leg Swollen': True,"
+        " 'Alternative diagnosis to Deep Vein Thrombosis as likely or more likely': True", 0),
+    "revised cardiac risk at a creatinine of 2": (17, "'Pre-operative creatinine': [2.0, 'mg/dL'], 'Elevated-risk surgery': True", 1),
+    "revised cardiac risk above it": (17, "'Pre-operative creatinine': [2.1, 'mg/dL'], 'Elevated-risk surgery': True", 2),
+    "HEART of a man of 65 with three risk factors": (
+        18, "'age': [65, 'years'], 'Suspicion History': 'Highly suspicious', 'obesity': True, 'smoking': True, 'Diabetes mellitus': True,"
+        " 'Electrocardiogram Test': 'Significant ST deviation'", 8,
+    ),
+    "HEART: one risk factor at 45": (18, "'age': [45, 'years'], 'Suspicion History': 'Slightly suspicious', 'smoking': True", 2),
+    "Centor of a child of 14": (20, "'age': [14, 'years'], 'Temperature': [102, 'degrees fahreinheit'], 'Cough Absent': True", 3),
+    "Centor from 45 years on": (20, "'age': [45, 'years'], 'Temperature': [38.0, 'degrees celsius']", -1),
+    "Glasgow Coma Score at its best": (
+        21, "'Best eye response': 'eyes open spontaneously', 'Best verbal response': 'oriented', 'Best motor response': 'obeys commands'", 15,
+    ),
+    "Glasgow Coma Score of an intubated patient": (
+        21, "'Best eye response': 'no eye opening', 'Best verbal response': 'not testable', 'Best motor response': 'obeys commands'", None,
+    ),
+    "HAS-BLED at 65 with 8 drinks": (25, "'age': [65, 'years'], 'Number of Alcoholic Drinks Per Week': 8, 'Stroke': True", 2),
+    "Glasgow-Blatchford with nothing": (
+        27, "'sex': 'Male', 'Hemoglobin': [13, 'g/dL'], 'Blood Urea Nitrogen (BUN)': [18, 'mg/dL'],"
+        " 'Systolic Blood Pressure': [110, 'mm Hg'], 'Heart Rate or Pulse': [99, 'bpm']", 0,
+    ),
+    "Glasgow-Blatchford of a bleeding woman": (
+        27, "'sex': 'Female', 'Hemoglobin': [9, 'g/dL'], 'Blood Urea Nitrogen (BUN)': [10, 'mmol/L'], 'Melena Present': True,"
+        " 'Systolic Blood Pressure': [89, 'mm Hg'], 'Heart Rate or Pulse': [100, 'bpm'], 'Recent syncope': True", 17,
+    ),
+    "FeverPAIN": (33, "'Purulent tonsils': True, 'Symptom onset <=3 days': True, 'Fever in past 24 hours': False", 2),
+    "CURB-65 at the edges": (
+        45, "'age': [65, 'years'], 'Systolic Blood Pressure': [90, 'mm hg'], 'Diastolic Blood Pressure': [60, 'mm hg'],"
+        " 'Blood Urea Nitrogen (BUN)': [19, 'mg/dL'], 'respiratory rate': [30, 'breaths per minute']", 3,
+    ),
+    "PERC of a woman of 49 on hormones": (
+        48, "'age': [49, 'years'], 'Heart Rate or Pulse': [99, 'bpm'], 'O₂ saturation percentage': [95, '%'], 'Hormone use': True", 1,
+    ),
+    "SIRS at the edges": (
+        51, "'Temperature': [38.0, 'degrees celsius'], 'Heart Rate or Pulse': [90, 'bpm'], 'respiratory rate': [20, 'breaths per minute'],"
+        " 'White blood cell count': [12000, 'm^3']", 0,
+    ),
+    "SIRS with low carbon dioxide and few cells": (
+        51, "'Temperature': [35.9, 'degrees celsius'], 'Heart Rate or Pulse': [91, 'bpm'], 'respiratory rate': [20, 'breaths per minute'],"
+        " 'PaCO₂': [31, 'mm hg'], 'White blood cell count': [3.9e9, 'L']", 4,
+    ),
+    "a calculator without a formula": (43, "'Bilirubin': [1, 'mg/dL']", None),
 }  # fmt: skip
 
 
