@@ -45,8 +45,8 @@ class Scale:
 
         `steps`: for counted things, ticks at whole numbers, and not widened.
         """
-        if high <= low:
-            high = low + (abs(low) or 1.0)
+        if high - low <= max(1e-12, 1e-9 * max(abs(low), abs(high))):
+            high = low + max(abs(low), 1e-3)
         raw = (high - low) / count
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
@@ -64,7 +64,7 @@ class Scale:
         if self.high >= 10_000:
             return f"{tick / 1000:g}k"
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-        return f"{tick:.{decimals}f}".replace("-", "−")
+        return (f"{tick:.{decimals}f}" if decimals <= 4 else f"{tick:.3g}").replace("-", "−")
 
 
 def lines(title: str, unit: str, series: Sequence[Series], resumed: Iterable[float] = (), x_title: str = "step", share: bool = False) -> Markup:

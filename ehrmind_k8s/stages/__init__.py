@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ehrmind_k8s import artifacts, logs, plan, storage
+from ehrmind_k8s import artifacts, logs, plan, storage, versions
 from ehrmind_k8s.artifacts import Claim, RunDocument
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.records import StageResult
@@ -36,5 +36,6 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
         output: Output = module.run(Context(spec, run_uri, document.uid, stage, attempt, claim, out, inputs, Path(work)))
         seconds = round(time.monotonic() - started, 3)
         result = StageResult(stage, out.uri, output.reason, output.message, output.score, seconds)
-        artifacts.publish(out, "", output.folder, stage, {**output.meta, "result": asdict(result)}, claim=claim)
+        meta = {**output.meta, "versions": versions.installed(), "result": asdict(result)}
+        artifacts.publish(out, "", output.folder, stage, meta, claim=claim)
     return result

@@ -4,21 +4,23 @@ reads   prepare (test split, tokenizer), sft (policies base and sft), rlvr (the 
 writes  results/<policy>/, report.json, report.md, report.html, and <run>/model/
 """
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ehrmind_k8s import artifacts, examples, logs, plan, storage
-from ehrmind_k8s.artifacts import Manifest, RunDocument
+from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.errors import IntegrityError, ModelError
 from ehrmind_k8s.evaluation import collect, export, generate, markdown, measure, page
+from ehrmind_k8s.evaluation.collect import Found
 from ehrmind_k8s.evaluation.generate import Answer, Questions, Subject
-from ehrmind_k8s.evaluation.report import Report, RunInfo, headline
+from ehrmind_k8s.evaluation.report import Report
 from ehrmind_k8s.records import Example
-from ehrmind_k8s.rollout import Policy, Sampling, connect
+from ehrmind_k8s.rollout import Generator, Policy, Sampling, connect
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import POLICIES, RunSpec
 from ehrmind_k8s.tasks import registry
@@ -29,45 +31,23 @@ STAGE_OF: Mapping[str, str] = {"base": "sft", "sft": "sft", "rlvr": "rlvr"}
 
 
 def run(context: Context) -> Output:
-    """Ask every policy, measure, report. What was answered before a kill is not asked again."""
+    """Ask every policy, measure, report, publish the newest policy as the run's model. What was answered before a kill is not asked again."""
     started, spec = time.monotonic(), context.spec
     manifests = {stage: _complete(context, stage) for stage in plan.reads(spec, context.stage)}
-    folder = context.work / "prepare"
-    artifacts.fetch(context.inputs["prepare"], "", folder, _needed(spec, manifests["prepare"]))
-    tokenizer = Tokenizer(folder / "model")
+    folder, prepared = context.work / "prepare", context.inputs["prepare"]
+    artifacts.fetch(prepared, "", folder, _needed(spec, manifests["prepare"]))
+    tokenizer = Tokenizer(folder / artifacts.MODEL)
     test = examples.read_split(folder / TEST)
     questions = _questions(spec, test, tokenizer)
     subjects = _subjects(context, manifests)
-    found = _answers(context, questions, subjects, tokenizer, folder / "model", bool(manifests["sft"].meta.get("skipped")))
-    measured = measure.measure(questions, {s.label: s.policy for s in subjects}, found, spec.evaluate.bootstrap, spec.seed)
-    start_uri = storage.join(context.inputs["prepare"].uri, "model")
-    model = export.publish(spec, context.run_uri, subjects[-1], folder / "model", start_uri, context.claim, context.work)
-    policies = collect.with_skipped(measured.policies, manifests["sft"])
-    data = collect.audit(manifests["prepare"], spec, measured, len(questions.examples), len(test))
-    lines: dict[str, list[dict[str, Any]]] = {
-        s: collect.curves(context.inputs[s], manifests[s], context.work / f"curves-{s}") for s in ("sft", "rlvr") if s in manifests
-    }
-    made = collect.sampled_tokens(found)
-    stores = {**context.inputs, "evaluate": context.out}
-    report = Report(
-        run=_run_info(context),
-        headline=headline(questions.task.primary_metric, policies, measured.differences),
-        primary_metric=questions.task.primary_metric,
-        policies=policies,
-        differences=measured.differences,
-        tables=measured.tables,
-        curves=lines,
-        data=data,
-        ledger=collect.ledger(manifests.get("rlvr")),
-        costs=collect.costs(stores, manifests, time.monotonic() - started, lines["sft"], lines.get("rlvr", ()), made),
-        model=model,
-        settings=spec.model_dump(mode="json"),
-        versions=collect.software(manifests),
-        limits=(),
-        samples=spec.evaluate.samples,
-        resamples=spec.evaluate.bootstrap,
-    )
-    return _output(replace(report, limits=collect.limits(report, spec)), context.work / "report")
+    with closing(connect(spec, context.uid, tokenizer, folder / artifacts.MODEL, Settings())) as generator:
+        answers = _answers(context, questions, subjects, generator, skipped=bool(manifests["sft"].meta.get("skipped")))
+    measured = measure.measure(questions, {s.label: s.policy for s in subjects}, answers, spec.evaluate.bootstrap, spec.seed)
+    start_uri = storage.join(prepared.uri, artifacts.MODEL)
+    model = export.publish(spec, context.run_uri, subjects[-1], folder / artifacts.MODEL, start_uri, context.claim, context.work)
+    tokens = sum(a.n_tokens for found in answers.values() for a in found)
+    found = Found(questions.task, measured, model, len(questions.examples), len(test), tokens, time.monotonic() - started)
+    return _output(collect.report(context, manifests, found), context.work / "report")
 
 
 def _complete(context: Context, stage: str) -> Manifest:
@@ -97,44 +77,31 @@ def _subjects(context: Context, manifests: Mapping[str, Manifest]) -> list[Subje
     found = []
     for label in [p for p in POLICIES if p in context.spec.evaluate.policies]:
         stage = STAGE_OF[label]
-        uri = collect.policy_uri(context.inputs[stage], manifests[stage], label)
-        weights = artifacts.load(storage.open(uri)) if uri else None
-        if uri is None or weights is None:
-            raise IntegrityError(f"{context.inputs[stage].uri}: no complete policy {label!r}; run stage {stage} again")
+        uri = storage.join(context.inputs[stage].uri, manifests[stage].meta["policies"][label])
+        weights = artifacts.load(storage.open(uri))
+        if weights is None:
+            raise IntegrityError(f"{uri}: policy {label!r} is not complete; run stage {stage} again")
         found.append(Subject(label, Policy(weights.meta["name"], uri), weights))
     return found
 
 
-def _answers(
-    context: Context, questions: Questions, subjects: list[Subject], tokenizer: Tokenizer, model: Path, skipped: bool
-) -> dict[str, list[Answer]]:
+def _answers(context: Context, questions: Questions, subjects: list[Subject], generator: Generator, skipped: bool) -> dict[str, list[Answer]]:
+    """Label -> answers. A skipped SFT has the start model's weights, so it has its answers."""
     found: dict[str, list[Answer]] = {}
-    total = len(questions.examples) * len(subjects)
-    generator = connect(context.spec, context.uid, tokenizer, model, Settings())
-    try:
-        for i, subject in enumerate(subjects):
-            if skipped and subject.label == "sft" and "base" in found:
-                found["sft"] = found["base"]
-                continue
-            before = i * len(questions.examples)
-
-            def report_progress(done: int, before: int = before, label: str = subject.label) -> None:
-                logs.progress(before + done, total, "prompts", policy=label)
-
-            found[subject.label] = generate.answers(subject, questions, generator, context.claim, context.work, report_progress)
-            if not any(a.greedy for a in found[subject.label]):
-                raise ModelError(f"policy {subject.policy.name}: no answer with finite log-probs to any of {len(questions.examples)} test rows")
-    finally:
-        generator.close()
+    rows = len(questions.examples)
+    for i, subject in enumerate(subjects):
+        if skipped and subject.label == "sft" and "base" in found:
+            found["sft"] = found["base"]
+            continue
+        progress = partial(_progress, i * rows, len(subjects) * rows, subject.label)
+        found[subject.label] = generate.answers(subject, questions, generator, context.claim, context.work, progress)
+        if not any(a.greedy for a in found[subject.label]):
+            raise ModelError(f"policy {subject.policy.name}: no answer with finite log-probs to any of {rows} test rows; its weights are broken")
     return found
 
 
-def _run_info(context: Context) -> RunInfo:
-    spec, document = context.spec, RunDocument.read(storage.open(context.run_uri))
-    title = registry.get(spec.task).title
-    return RunInfo(
-        spec.name, context.uid, context.run_uri, spec.task, title, spec.preset, spec.recipe, document.recipe_hash, spec.seed, spec.model.uri
-    )
+def _progress(before: int, total: int, label: str, done: int) -> None:
+    logs.progress(before + done, total, "prompts", policy=label)
 
 
 def _output(report: Report, folder: Path) -> Output:
@@ -143,4 +110,4 @@ def _output(report: Report, folder: Path) -> Output:
     (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
     (folder / "report.html").write_text(page.render(report), encoding="utf-8")
     score = list(report.policies.values())[-1].metrics[report.primary_metric].value
-    return Output(folder, {"primary_metric": report.primary_metric}, score, message=report.headline)
+    return Output(folder, {"primary_metric": report.primary_metric}, score if math.isfinite(score) else None, message=report.headline)

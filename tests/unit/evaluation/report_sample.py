@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ehrmind_k8s import artifacts, spec
-from ehrmind_k8s.evaluation import collect, export, markdown, measure, page
+from ehrmind_k8s.evaluation import export, limits, markdown, measure, page
 from ehrmind_k8s.evaluation.report import (
     Costs,
     DataAudit,
@@ -85,7 +85,7 @@ def build(seed: int = 7) -> Report:
         samples=4,
         resamples=2000,
     )
-    return replace(report, limits=collect.limits(report, document))
+    return replace(report, limits=limits.sentences(report, document))
 
 
 def write(report: Report, folder: Path) -> None:
