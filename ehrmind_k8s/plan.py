@@ -5,7 +5,6 @@
 `sft` is always there: with `sft.mode: never` it publishes the start model as its output (`skipped`), so every later stage reads one place.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ehrmind_k8s import artifacts
@@ -60,11 +59,6 @@ def build(spec: RunSpec, run_uri: str) -> tuple[Step, ...]:
         image = "ehrmind-trainer" if stage in TORCH or inside else "ehrmind"
         steps.append(Step(stage, tuple(inputs), artifacts.stage_uri(spec, run_uri, stage), served, image))
     return tuple(steps)
-
-
-def first_rollout(steps: Sequence[Step]) -> int | None:
-    """Index of the first step that samples from servers, or None: servers start one step ahead of it."""
-    return next((i for i, s in enumerate(steps) if s.wants_rollout), None)
 
 
 assert set(READS) == set(STAGES)

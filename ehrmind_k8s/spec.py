@@ -279,7 +279,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """A run document as plain data. Raises SpecError naming the line where YAML breaks."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2025-13-01
         raise SpecError(f"{where}: not valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise SpecError(f"{where}: expected a mapping of run fields, found {type(document).__name__}; `ehrmind schema` shows the fields")
@@ -318,7 +318,10 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise SpecError(f"--set {item!r}: expected key=value, for example --set rlvr.steps=30")
-        value = yaml.safe_load(text) if text else None
+        try:
+            value = yaml.safe_load(text) if text else None
+        except (yaml.YAMLError, ValueError) as error:
+            raise SpecError(f"--set {item!r}: the value is not valid YAML ({str(error).splitlines()[0]}); quote it") from None
         if isinstance(value, str) and _is_number(value):  # YAML 1.1 reads 1e-3 as text
             value = float(value)
         *parents, leaf = key.split(".")

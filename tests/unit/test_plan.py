@@ -1,0 +1,59 @@
+"""What follows what, and with which argument line. The golden table holds every place to run to the same lines."""
+
+from typing import Any
+
+import pytest
+
+from ehrmind_k8s import plan, spec
+from ehrmind_k8s.errors import SpecError
+from tests.conftest import ROOT
+
+RUN = "s3://bucket/runs/demo"
+CASES: dict[str, list[str]] = {
+    "servers": [],
+    "inside the trainer": ["rollout.engine=transformers"],
+    "without rlvr": ["stages=[prepare,sft,evaluate]", "evaluate.policies=[base,sft]"],
+    "from another run": ["stages=[rlvr,evaluate]", "inputs={prepare: s3://bucket/runs/other/prepare, sft: s3://bucket/runs/other/sft}"],
+    "only data": ["stages=[prepare]"],
+}
+
+
+def steps(overrides: list[str]) -> tuple[plan.Step, ...]:
+    return plan.build(spec.load({"task": "medcalc", "preset": "tiny", "name": "demo"}, overrides), RUN)
+
+
+def table() -> str:
+    """One line per step of every case."""
+    lines = []
+    for case, overrides in CASES.items():
+        lines.append(f"{case}: {' '.join(overrides) or '-'}")
+        for s in steps(overrides):
+            lines.append(f"  {s.stage} image={s.image} servers={'yes' if s.wants_rollout else 'no'}")
+            lines.append(f"    python {' '.join(s.argv(RUN, 2))}")
+            lines += [f"    reads {uri}" for uri in s.reads] + [f"    writes {s.writes}"]
+    return "\n".join(lines) + "\n"
+
+
+def test_steps_and_argument_lines_are_those_of_the_golden_table() -> None:
+    assert table() == (ROOT / "tests" / "golden" / "plan" / "steps.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)
+def test_a_step_reads_only_what_was_written_before_or_comes_from_outside(overrides: list[str]) -> None:
+    written: set[str] = set()
+    outside = set(spec.load({"task": "medcalc"}, [o for o in overrides if o.startswith("inputs")]).inputs.values())
+    for step in steps(overrides):
+        assert set(step.reads) <= written | outside
+        written.add(step.writes)
+
+
+def test_a_left_out_stage_needs_an_input() -> None:
+    with pytest.raises(SpecError, match=r"rlvr reads the output of prepare.*set inputs\.prepare"):
+        steps(["stages=[rlvr]"])
+
+
+def test_an_input_of_another_run_is_not_written_to() -> None:
+    inputs: dict[str, Any] = {"sft": "s3://bucket/runs/other/sft"}
+    built = plan.build(spec.load({"task": "medcalc", "stages": ["prepare", "rlvr"], "inputs": inputs}), RUN)
+    assert inputs["sft"] not in [s.writes for s in built]
+    assert inputs["sft"] in built[-1].reads
