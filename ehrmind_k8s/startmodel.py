@@ -36,29 +36,30 @@ class StartModel:
     context: int
 
 
-def resolve(model: ModelSpec, folder: Path, train: Iterable[Example], seed: int) -> None:
-    """Bring the model's files to `folder`; `train` is what the toy's tokenizer is made from. Raises ModelError or SpecError."""
+def resolve(model: ModelSpec, folder: Path, train: Iterable[Example], seed: int) -> StartModel:
+    """Bring the model's files to `folder` and check them; the toy's tokenizer is made from `train`. Raises ModelError or SpecError."""
     if model.uri == "toy":
         toymodel.write(folder, train, seed)
     elif urlsplit(model.uri).scheme in ("s3", "file"):
         _from_store(model.uri, folder)
     elif Path(model.uri).expanduser().is_dir():
-        link(Path(model.uri).expanduser(), folder)
+        _link(Path(model.uri).expanduser(), folder)
     elif _HUB_ID.fullmatch(model.uri):
         _from_hub(model, folder)
     else:
         raise ModelError(f"model.uri {model.uri!r}: no such folder; expected toy, a folder in HF layout, s3://..., or a hub id with model.revision")
+    try:
+        return check(folder, model.context)
+    except ModelError as error:  # name the place the user knows, not our scratch folder
+        raise ModelError(str(error).replace(str(folder), model.uri)) from None
 
 
-def link(source: Path, folder: Path) -> None:
-    """Links in `folder` to the files of `source` that a model is made of: nothing is copied, pickles and code stay behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.name != artifacts.MANIFEST and any(path.match(p) for p in WANTED):
-            (folder / path.name).symlink_to(path.resolve())
+def files(folder: Path) -> list[Path]:
+    """What a model is made of: weights, tokenizer, configuration. Pickles and code are not among them."""
+    return [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != artifacts.MANIFEST and any(p.match(w) for w in WANTED)]
 
 
-def check(folder: Path, context: int) -> StartModel:
+def check(folder: Path, context: int = 0) -> StartModel:
     """Raises ModelError unless the folder holds a tokenizer that gives text back, whole safetensors, and positions for `context` tokens."""
     tokenizer = Tokenizer(folder)
     config = _json(folder / "config.json")
@@ -81,7 +82,7 @@ def _from_store(uri: str, folder: Path) -> None:
     for item in store.list():
         if "/" not in item.key and any(Path(item.key).match(p) for p in WANTED):
             store.get_file(item.key, folder / item.key)
-    if not any(folder.iterdir()):
+    if not files(folder):
         raise ModelError(f"model.uri {uri}: nothing there; bring a model folder with `ehrmind model put FOLDER {uri}`")
 
 
@@ -101,7 +102,14 @@ def _from_hub(model: ModelSpec, folder: Path) -> None:
         found = huggingface_hub.snapshot_download(model.uri, revision=model.revision, allow_patterns=list(WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"the hub did not give the model ({type(error).__name__}): {bring}") from None
-    link(Path(found), folder)
+    _link(Path(found), folder)
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Links instead of copies: weights are large, and publishing reads them once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files(source):
+        (folder / path.name).symlink_to(path.resolve())
 
 
 def _parameters(folder: Path) -> int:

@@ -38,7 +38,8 @@ def write(folder: Path, rows: Iterable[Example], seed: int) -> None:
     tokenizer = _train(piece for row in rows for piece in _pieces(row))
     tokenizer.save(str(folder / "tokenizer.json"))
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    pad, eos = (int(tokenizer.token_to_id(token)) for token in (END, STOP))
+    pad, eos = (tokenizer.token_to_id(token) for token in (END, STOP))
+    assert pad is not None and eos is not None
     _write(folder / "config.json", _config(size, eos, pad))
     _write(folder / "generation_config.json", {"do_sample": True, "eos_token_id": [eos, pad], "pad_token_id": pad})
     _write(folder / "tokenizer_config.json", _tokenizer_config())
@@ -113,19 +114,24 @@ def _tokenizer_config() -> dict[str, Any]:
 
 
 def _tensors(vocabulary: int, seed: int) -> dict[str, np.ndarray]:
-    """Random weights by name, fp32: normal with 0.02, and 0.02 / sqrt(2 LAYERS) where a block adds to the residual stream (GPT-2, section 2.3)."""
+    """Random weights by name, fp32: N(0, 1 / inputs), divided by sqrt(2 LAYERS) where a block adds to the residual stream (GPT-2, section 2.3).
+
+    Embeddings and head are N(0, 0.02²), so that every token starts about equally likely.
+    """
     random = np.random.default_rng(seed)
 
-    def normal(*shape: int, scale: float = 0.02) -> np.ndarray:
-        return random.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+    def normal(outputs: int, inputs: int, scale: float) -> np.ndarray:
+        return random.standard_normal((outputs, inputs), dtype=np.float32) * np.float32(scale)
+
+    def linear(outputs: int, inputs: int, depth: float = 1.0) -> np.ndarray:
+        return normal(outputs, inputs, (inputs * depth) ** -0.5)
 
     def ones(size: int) -> np.ndarray:
         return np.ones(size, dtype=np.float32)
 
-    residual = 0.02 / (2 * LAYERS) ** 0.5
     tensors = {
-        "model.embed_tokens.weight": normal(vocabulary, HIDDEN),
-        "lm_head.weight": normal(vocabulary, HIDDEN),
+        "model.embed_tokens.weight": normal(vocabulary, HIDDEN, 0.02),
+        "lm_head.weight": normal(vocabulary, HIDDEN, 0.02),
         "model.norm.weight": ones(HIDDEN),
     }
     for layer in range(LAYERS):
@@ -135,13 +141,13 @@ def _tensors(vocabulary: int, seed: int) -> dict[str, np.ndarray]:
             f"{at}post_attention_layernorm.weight": ones(HIDDEN),
             f"{at}self_attn.q_norm.weight": ones(HEAD_DIM),
             f"{at}self_attn.k_norm.weight": ones(HEAD_DIM),
-            f"{at}self_attn.q_proj.weight": normal(HEADS * HEAD_DIM, HIDDEN),
-            f"{at}self_attn.k_proj.weight": normal(KEY_VALUE_HEADS * HEAD_DIM, HIDDEN),
-            f"{at}self_attn.v_proj.weight": normal(KEY_VALUE_HEADS * HEAD_DIM, HIDDEN),
-            f"{at}self_attn.o_proj.weight": normal(HIDDEN, HEADS * HEAD_DIM, scale=residual),
-            f"{at}mlp.gate_proj.weight": normal(MLP, HIDDEN),
-            f"{at}mlp.up_proj.weight": normal(MLP, HIDDEN),
-            f"{at}mlp.down_proj.weight": normal(HIDDEN, MLP, scale=residual),
+            f"{at}self_attn.q_proj.weight": linear(HEADS * HEAD_DIM, HIDDEN),
+            f"{at}self_attn.k_proj.weight": linear(KEY_VALUE_HEADS * HEAD_DIM, HIDDEN),
+            f"{at}self_attn.v_proj.weight": linear(KEY_VALUE_HEADS * HEAD_DIM, HIDDEN),
+            f"{at}self_attn.o_proj.weight": linear(HIDDEN, HEADS * HEAD_DIM, depth=2 * LAYERS),
+            f"{at}mlp.gate_proj.weight": linear(MLP, HIDDEN),
+            f"{at}mlp.up_proj.weight": linear(MLP, HIDDEN),
+            f"{at}mlp.down_proj.weight": linear(HIDDEN, MLP, depth=2 * LAYERS),
         }
     return tensors
 

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,32 +32,32 @@ def run(context: Context) -> Output:
     folder = context.work / "out"
     source, about = _source(spec, task, context.work)
     found = task.read(source, spec.data, spec.seed)
-    startmodel.resolve(spec.model, folder / "model", (e for e in found.examples if e.split == "train"), spec.seed)
-    model = startmodel.check(folder / "model", spec.model.context)
-    tokenizer = Tokenizer(folder / "model")
+    train = [e for e in found.examples if e.split == "train"]
+    model = startmodel.resolve(spec.model, folder / artifacts.MODEL, train or found.examples, spec.seed)
+    tokenizer = Tokenizer(folder / artifacts.MODEL)
 
     counted = _count_tokens(found.examples, tokenizer)
     kept, too_long = _within_budget(counted, spec)
     kept, traces = _check_traces(kept, task, tokenizer, spec)
     drops = [*found.drops, *too_long]
+    splits: dict[str, list[Example]] = {s: [e for e in kept if e.split == s] for s in SPLITS}
+    _check_sizes(splits, drops, spec)
     checks = {
         "gold": _check_gold(kept, task),
-        "groups": _check_groups(kept, spec),
+        "groups": _check_groups(splits, spec),
         "sft_text": traces,
-        "prompt_tokens": {s: _spread([e.n_tokens for e in kept if e.split == s]) for s in SPLITS},
+        "prompt_tokens": {s: _spread([e.n_tokens for e in rows]) for s, rows in splits.items()},
     }
-    _check_sizes(kept, drops, spec)
-    for split in SPLITS:
-        examples.write_split(folder / f"{split}.parquet", [e for e in kept if e.split == split])
+    for split, rows in splits.items():
+        examples.write_split(folder / f"{split}.parquet", rows)
     (folder / "drops.jsonl").write_text("".join(json.dumps(dataclasses.asdict(d)) + "\n" for d in drops), encoding="utf-8")
-    counts = {s: _counts([e for e in kept if e.split == s], task) for s in SPLITS}
-    sizes = {s: counts[s]["rows"] for s in SPLITS}
+    sizes = {s: len(rows) for s, rows in splits.items()}
     meta = {
         "task": task.name,
         "source": about,
         "inputs": dict(found.inputs),
         "audit": dict(found.audit),
-        "counts": counts,
+        "counts": {s: _counts(rows, task) for s, rows in splits.items()},
         "drops": {s: dict(Counter(d.reason for d in drops if d.split == s)) for s in SPLITS},
         "checks": checks,
         "tokenizer": tokenizer.fingerprint,
@@ -167,27 +167,28 @@ def _check_gold(rows: Sequence[Example], task: Task) -> dict[str, int]:
     return {"rows": len(rows), "correct": len(rows)}
 
 
-def _check_groups(rows: Sequence[Example], spec: RunSpec) -> dict[str, int]:
+def _check_groups(splits: Mapping[str, Sequence[Example]], spec: RunSpec) -> dict[str, int]:
     """No group is in two splits (train and test may share some where `data.note_overlap` is keep; validation never shares any); no id twice."""
-    groups = {s: {e.group for e in rows if e.split == s} for s in SPLITS}
+    groups = {s: {e.group for e in rows} for s, rows in splits.items()}
     shared = {f"{a}_{b}": len(groups[a] & groups[b]) for a, b in itertools.combinations(SPLITS, 2)}
     allowed = ("train_test",) if spec.data.note_overlap == "keep" else ()
     if bad := {pair: n for pair, n in shared.items() if n and pair not in allowed}:
         raise DataError(f"groups occur in two splits ({bad}): the reader of task {spec.task} leaks; report it")
-    if twice := [i for i, n in Counter(e.id for e in rows).items() if n > 1]:
+    if twice := [i for i, n in Counter(e.id for rows in splits.values() for e in rows).items() if n > 1]:
         raise DataError(f"{len(twice)} row ids occur twice, first {twice[0]}; ids must be unique over all splits")
     return shared
 
 
-def _check_sizes(rows: Sequence[Example], drops: Sequence[Drop], spec: RunSpec) -> None:
-    for split in SPLITS:
-        if any(e.split == split for e in rows) or (split == "validation" and spec.data.validation_fraction == 0):
+def _check_sizes(splits: Mapping[str, Sequence[Example]], drops: Sequence[Drop], spec: RunSpec) -> None:
+    for split, rows in splits.items():
+        if rows or (split == "validation" and spec.data.validation_fraction == 0):
             continue
         reasons = Counter(d.reason for d in drops if d.split == split)
+        if not reasons and spec.stages == ("prepare",):
+            continue  # the source has no such split, and nothing in this run reads it
         why = ", ".join(f"{reason}: {n}" for reason, n in reasons.items()) or "none was read"
-        raise DataError(
-            f"split {split} is empty after filtering ({why}); check data.uri, data.{'test' if split == 'test' else 'train'} and the data settings"
-        )
+        key = "test" if split == "test" else "train"
+        raise DataError(f"split {split} is empty after filtering ({why}); check data.uri, data.{key} and the data settings")
 
 
 def _counts(rows: Sequence[Example], task: Task) -> dict[str, Any]:
