@@ -38,7 +38,7 @@ RIGHTS = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProbl
 ADDRESS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "InvalidBucketName", "IllegalLocationConstraintException")
 FULL = ("InsufficientStorage", "507", "XMinioStorageFull", "QuotaExceeded")
 BUSY = ("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "429")
-PASSING = (*BUSY, "BadDigest", "RequestTimeout", "408", "OperationAborted", "ConditionalRequestConflict", "NoSuchUpload")
+PASSING = (*BUSY, "BadDigest", "XAmzContentSHA256Mismatch", "RequestTimeout", "408", "OperationAborted", "ConditionalRequestConflict", "NoSuchUpload")
 
 
 def connect(settings: Settings) -> "S3Client":
@@ -133,7 +133,10 @@ def _refused(error: boto.ClientError, where: str, endpoint: str) -> EhrmindError
     if name in FULL:
         return StoreUnavailable(f"{where}: {said}: the store is full; free some space and run the same command again")
     if name in RIGHTS:
-        return SpecError(f"{where}: {said}: these credentials may not do that; grant list, read, write and delete below this address")
+        return SpecError(
+            f"{where}: {said}: these credentials are wrong or may not do that; check EHRMIND_S3_ACCESS_KEY_ID and "
+            "EHRMIND_S3_SECRET_ACCESS_KEY, or let them list, read, write and delete below this address"
+        )
     if name in ADDRESS:
         return SpecError(f"{where}: {said}; check the bucket, EHRMIND_S3_REGION and EHRMIND_S3_ENDPOINT_URL")
     if name in PASSING or status >= 500 or status == 0:

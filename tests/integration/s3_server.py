@@ -27,8 +27,9 @@ START_S = 30
 class S3Server:
     """One versitygw process. Its objects live in `folder`, so a killed server comes back with what it had."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None, key: Path | None = None) -> None:
         self.folder, self.port = folder, _free_port()
+        self.tls = ["--cert", certificate, "--key", key] if certificate and key else []
         for name in ("objects", "meta"):
             (folder / name).mkdir(parents=True)
 
@@ -38,7 +39,7 @@ class S3Server:
 
     def start(self) -> None:
         # A sidecar folder for metadata: not every file system of a test machine has extended attributes.
-        command = [build.build("versitygw"), "--quiet", "--port", f"127.0.0.1:{self.port}", "--access", ACCESS, "--secret", SECRET]
+        command = [build.build("versitygw"), "--quiet", "--port", f"127.0.0.1:{self.port}", "--access", ACCESS, "--secret", SECRET, *self.tls]
         with (self.folder / "log").open("a") as log:
             backend = ["posix", "--sidecar", self.folder / "meta", self.folder / "objects"]
             self.process = subprocess.Popen([*command, *backend], stdout=log, stderr=log)
@@ -71,6 +72,10 @@ class Line:
     def close(self) -> None:
         self._listener.close()
 
+    def altered(self, data: bytes) -> bytes:
+        """What arrives of what goes up."""
+        return data
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -87,7 +92,7 @@ class Line:
     def _pump(self, source: socket.socket, sink: socket.socket, count: Callable[[int], None] | None) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                sink.sendall(data)
+                sink.sendall(self.altered(data) if count else data)
                 if count:
                     count(len(data))
         self._hang_up(source, sink)

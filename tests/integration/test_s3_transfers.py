@@ -1,7 +1,9 @@
 """Large transfers on a real S3 server that is killed, slow, silent or far away."""
 
+import base64
 import hashlib
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from ehrmind_k8s import artifacts
-from ehrmind_k8s.errors import StoreUnavailable
+from ehrmind_k8s.errors import SpecError, StoreUnavailable
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.storage import s3_client, s3_upload
 from ehrmind_k8s.storage.base import ObjectInfo
 from ehrmind_k8s.storage.s3 import S3Store
+from tests.conftest import needs, needs_program
 from tests.integration.s3_server import BUCKET, Line, S3Server, settings_for
+from tests.tools import build
 
 pytestmark = pytest.mark.s3
 
@@ -117,6 +121,43 @@ def test_a_broken_download_goes_on_where_it_broke(s3_server: S3Server, s3_settin
         S3Store(s3_uri, settings_for(cutting.port), PART).get_file("weights", target)
     assert target.read_bytes() == large.read_bytes()
     assert cutting.cuts >= PARTS
+
+
+def test_a_byte_that_changes_on_its_way_up_is_refused_by_the_server(s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Line, "altered", lambda self, data: data.replace(b"glucose", b"glucosf"))
+    noisy = Line(s3_server.port)
+    store = S3Store(s3_uri, settings_for(noisy.port))
+    with pytest.raises(StoreUnavailable, match="try again"):
+        store.put_bytes("x", b"glucose")
+    noisy.close()
+    assert S3Store(s3_uri, s3_server.settings).head("x") is None
+
+
+def test_over_tls_the_authority_is_checked_and_every_body_carries_its_md5(tmp_path: Path, large: Path) -> None:
+    needs("versitygw, the S3 server of the tests", build.GET_GO, there=build.available("versitygw"))
+    openssl = needs_program("openssl", "apt-get install openssl")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *name, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    server = S3Server(tmp_path / "s3", certificate, key)
+    server.start()
+    try:
+        access = settings_for(server.port).model_copy(update={"s3_endpoint_url": f"https://127.0.0.1:{server.port}"})
+        with pytest.raises(SpecError, match=r"certificate of https://127.0.0.1:\d+ is not accepted"):
+            S3Store(URI, access).get_bytes("x")
+        store = S3Store(URI, access.model_copy(update={"s3_ca_bundle": str(certificate)}), PART)
+        store.client.create_bucket(Bucket=BUCKET)
+        digests: list[str] = []
+        store.client.meta.events.register("before-send.s3.UploadPart", lambda request, **_: digests.append(request.headers["Content-MD5"].decode()))
+        store.put_file("weights", large)
+        store.get_file("weights", tmp_path / "back")
+    finally:
+        server.kill()
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    content = large.read_bytes()
+    expected = [base64.b64encode(hashlib.md5(content[at : at + PART]).digest()).decode() for at in range(0, len(content), PART)]
+    assert sorted(digests) == sorted(expected)
 
 
 def test_publishing_gives_back_what_killed_uploads_held(s3_settings: Settings, s3_uri: str, tmp_path: Path) -> None:
