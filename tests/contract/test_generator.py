@@ -18,7 +18,7 @@ SAMPLING = Sampling(n=3, max_tokens=10, temperature=0.7, top_p=0.8, seed=4)
 
 @pytest.fixture(scope="session")
 def policies(full_run: Run) -> Callable[[int], tuple[Policy, Any]]:
-    """Policy number k of the run and the model it was published from, with a peaked head, so that top_p and greedy mean something."""
+    """Policy number k of the run and the model it was published from, peaked, so that top_p and greedy mean something."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -29,7 +29,9 @@ def policies(full_run: Run) -> Callable[[int], tuple[Policy, Any]]:
             model = AutoModelForCausalLM.from_pretrained(full_run.model_folder, dtype=torch.float32)
             torch.manual_seed(k)
             with torch.no_grad():
-                model.lm_head.weight.copy_(torch.randn_like(model.lm_head.weight) * 0.3)
+                for name, parameter in model.named_parameters():
+                    parameter.add_(torch.randn_like(parameter) * (0.05 if "embed" in name else 0.3))
+                model.model.norm.weight.mul_(3)
             made[k] = full_run.publish(f"contract-{k}", model), model
         return made[k]
 
@@ -104,10 +106,10 @@ def test_one_seed_is_one_sample_whatever_else_is_asked_for(generator: Generator,
 
 def test_a_completion_ends_with_the_stop_token_or_at_its_length(generator: Generator, policies: Policies) -> None:
     generator.use(policies(1)[0])
-    whole = generator.generate(PROMPTS[:1], Sampling(1, 10, greedy=True))[0][0]
+    whole = generator.generate(PROMPTS[:1], Sampling(1, 6, greedy=True))[0][0]
     stop = whole.token_ids[4]
-    cut = generator.generate(PROMPTS[:1], Sampling(1, 10, greedy=True, stop_token_ids=(stop,)))[0][0]
-    assert (whole.finish_reason, len(whole.token_ids)) == ("length", 10)
+    cut = generator.generate(PROMPTS[:1], Sampling(1, 6, greedy=True, stop_token_ids=(stop,)))[0][0]
+    assert (whole.finish_reason, len(whole.token_ids)) == ("length", 6)
     assert cut.finish_reason == "stop"
     assert cut.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
 
