@@ -53,6 +53,11 @@ def test_a_named_file_is_taken_for_its_split_alone(tmp_path: Path) -> None:
     assert chosen(source, test="test_b.csv") == {"train": ["train.csv"], "test": ["old/test_b.csv"]}
 
 
+def test_a_file_named_for_one_split_is_not_also_what_its_name_says(tmp_path: Path) -> None:
+    source = touch(tmp_path, "test_a.csv", "test_b.csv")
+    assert chosen(source, train="test_a.csv") == {"train": ["test_a.csv"], "test": ["test_b.csv"]}
+
+
 def test_a_named_file_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.test: no file 'tset.csv' .* did you mean 'test.csv'"):
         chosen(touch(tmp_path, "test.csv"), test="tset.csv")

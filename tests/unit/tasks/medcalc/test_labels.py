@@ -75,6 +75,13 @@ def test_recomputed_replaces_only_what_disagrees() -> None:
     assert label(row(4, "3", "3", "3"), "recomputed").source == "original"
 
 
+def test_limits_around_a_negative_answer_are_in_order() -> None:
+    """Sodium 140 - chloride 110 - bicarbonate 24 - 12 = -6."""
+    gap = "{'Sodium': [140, 'mEq/L'], 'Chloride': [110, 'mEq/L'], 'Bicarbonate': [24, 'mEq/L']}"
+    target = label(row(63, "6", "5.7", "6.3", entities=gap), "recomputed").target
+    assert (float(target["lower"]), float(target["upper"])) == pytest.approx((-6.3, -5.7))
+
+
 def test_a_relabelled_answer_replaces_the_published_one() -> None:
     correction = row(answer="22.0", lower="20.9", upper="23.1", relabelled=True)
     found = label(row(), "corrected-887", corrections={7: correction})

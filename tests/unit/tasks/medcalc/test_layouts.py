@@ -120,6 +120,11 @@ def test_a_csv_cut_inside_a_note_is_refused_with_its_line(tmp_path: Path) -> Non
     assert "line" in broken(tmp_path, whole[: whole.rindex("height")])
 
 
+def test_a_csv_cut_inside_the_last_column_is_refused_with_its_line(tmp_path: Path) -> None:
+    whole = rows.text([rows.make(Ground_Truth_Explanation="First, the height.\nThen the weight.")])
+    assert "line" in broken(tmp_path, whole[: whole.rindex("weight")])
+
+
 def test_a_csv_cut_between_columns_is_refused_with_its_line(tmp_path: Path) -> None:
     whole = rows.text([rows.make(), rows.make()])
     assert "line" in broken(tmp_path, whole[: whole.rindex(",21.0")])

@@ -39,6 +39,11 @@ def test_any_format_counts_right_values_in_wrong_forms() -> None:
     assert measure(*((example(), [text]) for text in (RIGHT, WRONG, UNIT, BARE)))["accuracy_any_format"] == 0.75
 
 
+def test_what_is_right_in_the_asked_form_is_right_in_any_form() -> None:
+    found = measure((example(), ['<think>x</think><answer>{"answer": "4", "confidence": 0.9}</answer>']))
+    assert (found["accuracy"], found["accuracy_any_format"]) == (1, 1)
+
+
 def test_samples_of_an_example_weigh_as_one_example() -> None:
     assert measure((example(), [RIGHT, WRONG, WRONG, WRONG]), (example(), [RIGHT]))["accuracy"] == pytest.approx((0.25 + 1) / 2)
 

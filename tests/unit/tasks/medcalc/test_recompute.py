@@ -204,6 +204,11 @@ def test_any_entities_are_computed_or_not(calculator: int, entities: str) -> Non
     assert isinstance(recompute.recompute(calculator, entities), str | None)
 
 
+def test_entities_longer_than_any_published_ones_are_not_read() -> None:
+    with pytest.raises(NotComputable):
+        Entities(repr({"x": "y" * 20_000}))
+
+
 @pytest.mark.parametrize("text", ["(" * 10_000, "{" * 200, "__import__('os').getcwd()", "{'a': 9**9**9}", "[]", "{[]: 1}", "\0"])
 def test_entities_that_are_no_literal_of_a_dictionary_are_not_evaluated(text: str) -> None:
     with pytest.raises(NotComputable):

@@ -100,6 +100,7 @@ UNPARSEABLE = {
     "days only": (WEEKS, "192 days"),
     "a list of three": (WEEKS, [27, 3, 0]),
     "unbalanced parentheses": (WEEKS, "(27, 3"),
+    "an opening parenthesis that closes nowhere": (WEEKS, "(27, 30"),
     "negative weeks": (WEEKS, "(-27, 3)"),
     "N/A where the label set does not have it": (INTEGER, "N/A"),
     "N/A in other words": (UNKNOWABLE, "unknown"),
@@ -207,6 +208,7 @@ ANY_FORMAT = {
     "one number where a pair is asked": (WEEKS, "<answer>192</answer>", False),
     "nothing": (DECIMAL, "", False),
     "N/A in a sentence": (UNKNOWABLE, "<answer>N/A, no age given</answer>", True),
+    "a number, then N/A": (UNKNOWABLE, "4? No: N/A", True),
     "N/A, then a number": (target("integer", "4", abstain=True), "N/A? No: 4", True),
 }
 
