@@ -5,6 +5,7 @@ A stage is a module with `run(context) -> Output`. It reads complete inputs, wor
 """
 
 import importlib
+import os
 import tempfile
 import time
 from dataclasses import asdict
@@ -27,8 +28,10 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
     if done:
         return StageResult(**done.meta["result"])
     claim = Claim(out, attempt)
-    claim.take()
-    logs.event("stage.start")
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun every rank runs the stage, and the first one alone writes
+    if first:
+        claim.take()
+        logs.event("stage.start")
     started = time.monotonic()
     inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.reads(spec, stage)}
     module = importlib.import_module(f"ehrmind_k8s.stages.{stage}")
@@ -37,5 +40,6 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
         seconds = round(time.monotonic() - started, 3)
         result = StageResult(stage, out.uri, output.reason, output.message, output.score, seconds)
         meta = {**output.meta, "versions": versions.installed(), "result": asdict(result)}
-        artifacts.publish(out, "", output.folder, stage, meta, claim=claim)
+        if first:
+            artifacts.publish(out, "", output.folder, stage, meta, claim=claim)
     return result

@@ -6,6 +6,7 @@ Standard output carries events (`logs`), the last of which is `result` or `error
 """
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -39,7 +40,8 @@ def main() -> int:
         where = [f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames]
         logs.event("error", reason=type(error).__name__, message="unexpected error; this is a bug", frames=where, exit_code=1)
         return 1
-    logs.event("result", **asdict(result))
+    if os.environ.get("RANK", "0") == "0":
+        logs.event("result", **asdict(result))
     return 0
 
 

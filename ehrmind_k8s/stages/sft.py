@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ehrmind_k8s import artifacts, examples, logs
+from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.rollout import weights
 from ehrmind_k8s.rollout.inprocess import canary
-from ehrmind_k8s.stages import Context, Output
 from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import checkpoint, loading, loop, ranks, sft
 from ehrmind_k8s.training.checkpoint import Checkpoint
@@ -19,6 +19,7 @@ from ehrmind_k8s.training.checkpoint import Checkpoint
 def run(context: Context) -> Output:
     """Train and publish. Raises DataError, ModelError, SpecError, Fenced; SystemExit(143) on SIGTERM, after a checkpoint."""
     spec, out = context.spec, context.work / "out"
+    ranks.join()
     folder = loading.prepared(context.inputs["prepare"], context.work / "prepare", "train.parquet", artifacts.MODEL)
     tokenizer = Tokenizer(folder / artifacts.MODEL)
     model = loading.start_model(spec.model, folder / artifacts.MODEL, spec.seed)

@@ -1,13 +1,15 @@
 """What several training processes (torchrun) must agree on. With one process every function here is the plain call.
 
-RANK and WORLD_SIZE come from the launcher's environment; the process group is set up by TRL's arguments.
+RANK and WORLD_SIZE come from the launcher's environment. Every rank runs the whole stage; rank 0 alone writes to the store.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from accelerate import PartialState
 
 from ehrmind_k8s.errors import EhrmindError
 
@@ -15,13 +17,19 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """This process, from 0. Rank 0 alone writes to the store."""
+    """This process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def size() -> int:
     """Number of training processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join() -> None:
+    """Meet the other ranks, as Trainer will expect it. With one process nothing is set up."""
+    if size() > 1:
+        PartialState(cpu=not torch.cuda.is_available())
 
 
 def on_first(action: Callable[[], T]) -> T:

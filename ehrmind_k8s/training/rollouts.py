@@ -22,7 +22,7 @@ from ehrmind_k8s.tasks.reward import reward
 from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import order, ranks
 from ehrmind_k8s.training.ledger import Entry, Ledger
-from ehrmind_k8s.training.versions import Versions
+from ehrmind_k8s.training.policies import Policies
 
 OUTCOMES = ("malformed", "unparseable", "wrong", "correct")
 
@@ -56,9 +56,9 @@ class Rollouts:
     """TRL's `rollout_func`, and the greedy validation beside it."""
 
     def __init__(
-        self, spec: RunSpec, task: Task, tokenizer: Tokenizer, train: Sequence[Example], generator: Generator, versions: Versions, ledger: Ledger
+        self, spec: RunSpec, task: Task, tokenizer: Tokenizer, train: Sequence[Example], generator: Generator, policies: Policies, ledger: Ledger
     ) -> None:
-        self.spec, self.task, self.tokenizer, self.generator, self.versions, self.ledger = spec, task, tokenizer, generator, versions, ledger
+        self.spec, self.task, self.tokenizer, self.generator, self.policies, self.ledger = spec, task, tokenizer, generator, policies, ledger
         self.rows = list(train)
         self.examples: Mapping[str, Example] = {e.id: e for e in train}
         self.prompt_ids = cache(lambda example_id: tokenizer.prompt(self.examples[example_id]).token_ids)
@@ -91,7 +91,7 @@ class Rollouts:
         step, samples = trainer.state.global_step + 1, self.sampling.n
         keys = prompts[::samples]
         assert prompts == [key for key in keys for _ in range(samples)], "TRL no longer repeats prompts group by group"
-        self.versions.follow(trainer, step - 1)
+        self.policies.follow(trainer, step - 1)
         self._issue(step)
         started = time.monotonic()
         asked = [Prompt(key, self.prompt_ids(key.split("/", 1)[1])) for key in keys]
@@ -134,7 +134,7 @@ class Rollouts:
     def _add(self, columns: dict[str, list[Any]], prompt: Prompt, group: Sequence[Completion]) -> None:
         """Append G entries for one prompt: its completions, then placeholders for those lost, which no average may see."""
         example = self.examples[prompt.id.split("/", 1)[1]]
-        kept = [c for c in group if c.policy == self.versions.current.name]
+        kept = [c for c in group if c.policy == self.policies.current.name]
         lost = self.sampling.n - len(kept)
         verdicts = [self.task.score(example, c.text) for c in kept]
         columns["prompt_ids"] += [list(prompt.token_ids)] * self.sampling.n

@@ -45,8 +45,8 @@ class Steps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         elapsed = time.monotonic() - self._began
         self._step = self.rollouts.settle()
-        versions = self.rollouts.versions
-        self._train_s = elapsed - self._step.generate_s - versions.publish_s - versions.sync_s
+        policies = self.rollouts.policies
+        self._train_s = elapsed - self._step.generate_s - policies.publish_s - policies.sync_s
         self._validate_s = self._validate(state)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -63,14 +63,14 @@ class Steps(TrainerCallback):
         every = self.rollouts.spec.rlvr.validate_every
         if not self.validation or not every or (state.global_step % every and state.global_step != state.max_steps):
             return 0.0
-        self.rollouts.versions.follow(self.trainer, state.global_step)
+        self.rollouts.policies.follow(self.trainer, state.global_step)
         started = time.monotonic()
         self.scores[state.global_step] = self.rollouts.accuracy(self.validation, self.trainer)
         return time.monotonic() - started
 
     def _line(self, step: int, found: dict[str, Any]) -> dict[str, Any]:
         done, total = self._step, sum(self._step.scored)
-        publish_s, sync_s = self.rollouts.versions.take_seconds()
+        publish_s, sync_s = self.rollouts.policies.take_seconds()
         now = time.monotonic()
         seconds = {"generate": done.generate_s, "publish": publish_s, "sync": sync_s, "train": self._train_s, "validate": self._validate_s}
         line = {

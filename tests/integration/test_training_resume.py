@@ -63,8 +63,9 @@ def fresh(warmed: Path, folder: Path) -> Path:
 
 
 def start(run: Path, stage: str, number: int, ranks: int = 1) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "ehrmind_k8s.stages", stage, "--run", str(run), "--attempt", str(number)]
+    # torchrun takes --run for an abbreviation of its own --run-path, unless `--` comes before.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "--"]
+    command = [sys.executable, *(torchrun if ranks > 1 else ["-m"]), "ehrmind_k8s.stages", stage, "--run", str(run), "--attempt", str(number)]
     environment = os.environ | {"EHRMIND_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -155,3 +156,15 @@ def test_sft_killed_and_run_again_learns_the_same(warmed: Path, tmp_path: Path) 
     assert next(e["from_step"] for e in events if e["event"] == "sft.start") >= 10
     weights = "policy/sft/model.safetensors"
     assert (run / "sft" / weights).read_bytes() == (warmed / "sft" / weights).read_bytes()
+
+
+def test_two_ranks_train_like_one_and_a_kill_of_both_changes_nothing(warmed: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = fresh(warmed, tmp_path)
+    code, _ = attempt(run, "rlvr", 1, ranks=2, after=7, act=lambda process: process.send_signal(signal.SIGTERM))
+    assert code != 0
+    code, events = attempt(run, "rlvr", 2, ranks=2)
+    assert code == 0 and from_step(events) > 0
+    one, two = curve(undisturbed), curve(run)
+    assert [line["outcomes"] for line in two] == [line["outcomes"] for line in one]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
+    assert ledger.audit(storage.open(str(run / "rlvr")))["trained"] == STEPS * PROMPTS

@@ -66,9 +66,9 @@ def make(model_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> Callable[.
         generator = Changed(tokenizer, model=model)
         generator.change = change or generator.change
         generator.use(Policy("v0", ""))
-        versions = SimpleNamespace(current=Policy("v0", ""), follow=lambda trainer, step: None)
+        policies = SimpleNamespace(current=Policy("v0", ""), follow=lambda trainer, step: None)
         claim = Claim(storage.open(str(tmp_path / "store")), 1)
-        rollouts = Rollouts(spec, Scripted(verdicts), tokenizer, [example(i) for i in range(8)], generator, versions, Ledger(claim))
+        rollouts = Rollouts(spec, Scripted(verdicts), tokenizer, [example(i) for i in range(8)], generator, policies, Ledger(claim))
         return rlvr.build(spec, model, loading.processing_class(tokenizer, model_folder), rollouts, [], tmp_path / "trainer")
 
     return make

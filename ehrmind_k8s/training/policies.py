@@ -19,7 +19,7 @@ from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import loading, ranks
 
 
-class Versions:
+class Policies:
     """Publishes what training holds and keeps the generator at it."""
 
     def __init__(self, context: Context, generator: Generator, tokenizer: Tokenizer, start: Policy) -> None:
