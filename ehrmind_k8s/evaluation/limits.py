@@ -12,7 +12,7 @@ def sentences(report: Report, spec: RunSpec) -> tuple[str, ...]:
 
 
 def _of_inputs(report: Report, spec: RunSpec) -> Iterable[str]:
-    data, traces = report.data, report.data.checks.get("sft_text", {})
+    data, traces = report.data, report.data.checks.get("sft_text", {}).get("train", {})
     if spec.model.uri == "toy":
         yield "The start model is a toy of about a million random parameters: these figures show that the recipe works, nothing about real models."
     if spec.data.uri is None:
@@ -21,6 +21,10 @@ def _of_inputs(report: Report, spec: RunSpec) -> Iterable[str]:
     if traces.get("wrong") and spec.sft.mode != "never":
         judged = sum(n for name, n in traces.items() if name != "absent")
         yield f"SFT had an imperfect teacher: {traces['wrong']} of {judged} explanations end in another answer than the gold one."
+    recomputed = data.audit.get("recomputed", {}).get("test", {})
+    if recomputed.get("disagrees"):
+        n, of = recomputed["disagrees"], sum(recomputed.values())
+        yield f"{n} of {of} test labels disagree with the task's own recomputation, which may be wrong itself: accuracy against them has a ceiling."
     if data.asked < data.total:
         yield f"{data.asked} of {data.total} test rows were asked, chosen by seed {spec.seed} and stratified by category (evaluate.limit)."
     dropped = sum(data.drops.get("test", {}).values())

@@ -74,7 +74,7 @@ def _training(report: Report) -> str:
 def _data(report: Report) -> str:
     data = report.data
     asked = f"Labels: {_safe(data.labels)}. {data.asked} of {data.total} test rows asked, in {data.groups} groups."
-    parts = [f"## Data\n\n{asked}", _counts("rows", data.counts), _counts("dropped", data.drops)]
+    parts = [f"## Data\n\n{asked}", _safe(data.terms), _counts("rows", data.counts), _counts("dropped", data.drops)]
     source = {key: value for key, value in data.source.items() if key != "about"}
     about = "\n".join(f"    {line}" for line in str(data.source.get("about", "")).splitlines())
     facts = [("source", source), ("check", data.checks), ("audit", data.audit)]

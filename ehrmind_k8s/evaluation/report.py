@@ -88,9 +88,10 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class DataAudit:
-    """What prepare found, as its manifest says; and which test rows were asked."""
+    """What prepare found, as its manifest says; and which test rows were asked. `terms` are the licence of the data, "" for a synthetic twin."""
 
     source: Mapping[str, Any]
+    terms: str
     labels: str
     inputs: Mapping[str, str]
     counts: Mapping[str, Any]

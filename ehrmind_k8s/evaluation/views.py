@@ -62,12 +62,12 @@ def settings(document: Any, prefix: str = "") -> list[tuple[str, str]]:
 def facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Counts and checks as rows: a mapping of plain values is one row `key 3, other 4`, a deeper one gives a row per entry."""
     rows = []
-    for key, value in document.items():
+    for key, value in _by_split(document):
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
             rows += facts(value, f"{name}, ")
         elif isinstance(value, Mapping):
-            rows.append((name, ", ".join(f"{k} {_plain(v)}".replace("_", " ") for k, v in value.items()) or "none"))
+            rows.append((name, ", ".join(f"{k} {_plain(v)}".replace("_", " ") for k, v in _by_split(value)) or "none"))
         else:
             rows.append((name, _plain(value)))
     return rows
@@ -79,6 +79,11 @@ def counts(document: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[t
     flat = [{**{k: n for k, n in document[s].items() if not isinstance(n, Mapping)}, **document[s].get("category", {})} for s in splits]
     labels = dict.fromkeys(label for column in flat for label in ("rows", "groups", *column) if label in column)
     return list(splits), [(label, [int(column.get(label, 0)) for column in flat]) for label in labels]
+
+
+def _by_split(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Items in their order, splits in theirs: a manifest's keys come sorted."""
+    return sorted(document.items(), key=lambda item: SPLITS.index(item[0]) if item[0] in SPLITS else 0)
 
 
 def duration(seconds: float | None) -> str:

@@ -39,6 +39,7 @@ class Task(Protocol):
     title: str
     primary_metric: str
     label_sets: tuple[str, ...]
+    terms: str  # whose data it is, its licence and what it may not be used for: a sentence for the report
     layouts: str  # one paragraph: the source layouts that `read` accepts
 
     def read(self, source: Path, data: DataSpec, seed: int) -> TaskData:

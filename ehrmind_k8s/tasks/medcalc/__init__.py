@@ -18,6 +18,7 @@ class MedCalc:
     title = "MedCalc-Bench: 55 clinical calculators"
     primary_metric = "accuracy"
     label_sets = labels.LABEL_SETS
+    terms = "MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), licence CC-BY-SA 4.0. For research, not for clinical use."
     layouts = (
         "MedCalc-Bench as CSV or parquet with its 14 columns (v1.0, v1.1, v1.2, Verified, the paper's parquet), or the relabelled v1.0 test rows"
         " (7-column CSV or its parquet). A file, a folder or a zip; file names hold train, test or val, else set data.train and data.test."

@@ -137,12 +137,17 @@ def _data(sums: dict[str, int]) -> DataAudit:
     }
     return DataAudit(
         source={"kind": "local", "uri": "/data/medcalc/v1.0"},
+        terms="MedCalc-Bench, licence CC-BY-SA 4.0.",
         labels="original",
         inputs={"train_subset.csv": "5e" * 32, "test_data.csv": "c0" * 32},
         counts=counts,
         drops={"train": {"note_in_test": 64, "prompt_too_long": 2}, "validation": {}, "test": {}},
-        checks={"gold": {"rows": 1400, "correct": 1400}, "groups": {"train_validation": 0, "train_test": 0, "validation_test": 0}},
-        audit={"label_disagrees_with_formula": {"train": 28, "test": 42}, "note_overlap": {"rows": 64, "notes": 58}},
+        checks={
+            "gold": {"rows": 1400, "correct": 1400},
+            "sft_text": {"train": {"absent": 0, "correct": 760, "wrong": 40}},
+            "groups": {"train_validation": 0, "train_test": 0, "validation_test": 0},
+        },
+        audit={"recomputed": {"train": {"agrees": 772, "disagrees": 28}, "test": {"agrees": 350, "disagrees": 42, "not_computable": 8}}},
         asked=200,
         groups=187,
         total=400,
