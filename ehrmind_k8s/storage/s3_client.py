@@ -13,7 +13,6 @@ import boto3
 import botocore.exceptions as boto
 import botocore.session
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
 from ehrmind_k8s.errors import EhrmindError, SpecError, StoreUnavailable
 from ehrmind_k8s.settings import Settings
@@ -106,8 +105,8 @@ def errors(where: str, endpoint: str) -> Iterator[None]:
         raise SpecError(
             f"{where}: the certificate of {endpoint} is not accepted ({_reason(error)}); set EHRMIND_S3_CA_BUNDLE to the PEM file of its authority"
         ) from None
-    except (ResponseParserError, boto.ParamValidationError) as error:
-        raise SpecError(f"{where}: {endpoint} does not answer as an S3 server does ({type(error).__name__}); check EHRMIND_S3_ENDPOINT_URL") from None
+    except boto.ParamValidationError:
+        raise SpecError(f"{where}: not an address that S3 can have; a bucket's name is letters, digits, dots and hyphens") from None
     except boto.BotoCoreError as error:
         raise StoreUnavailable(
             f"{where}: no answer from {endpoint} ({_reason(error)}); check that the server runs and that EHRMIND_S3_ENDPOINT_URL names it"
@@ -140,7 +139,8 @@ def _refused(error: boto.ClientError, where: str, endpoint: str) -> EhrmindError
     if name in ADDRESS:
         return SpecError(f"{where}: {said}; check the bucket, EHRMIND_S3_REGION and EHRMIND_S3_ENDPOINT_URL")
     if name in PASSING or status >= 500 or status == 0:
-        return StoreUnavailable(f"{where}: {said}; try again later")
+        doubt = "" if name and name != str(status) else ", and check that EHRMIND_S3_ENDPOINT_URL is an S3 server"
+        return StoreUnavailable(f"{where}: {said}; try again later{doubt}")
     return SpecError(f"{where}: {said} (HTTP {status}), which this package does not expect; check EHRMIND_S3_ENDPOINT_URL")
 
 
