@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def command(run: str, store: str | None, open_page: bool, as_json: bool) -> None
         options.echo_json(summary.scores(tree))
     else:
         click.echo(f"{summary.summary_table(tree)}\n\nreport: {page}")
-    if open_page and click.launch(str(page)):
+    if open_page and not webbrowser.open(page.as_uri()):
         click.echo(f"no browser could be started here; open {page} yourself", err=True)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ehrmind_k8s.evaluation.report import TITLES, percent, points, words
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, percent, points, words
 
 Json = Mapping[str, Any]
 
@@ -13,9 +13,8 @@ def summary_table(report: Json) -> str:
     policies, primary = report["policies"], report["primary_metric"]
     names = list(dict.fromkeys([primary, *(m for p in policies.values() for m in p["metrics"])]))
     rows = [["", *(TITLES[label] for label in policies)]]
-    rows += [[words(name), *(_cell(p["metrics"].get(name)) for p in policies.values())] for name in names]
-    outcomes = list(dict.fromkeys(o for p in policies.values() for o in p["outcomes"]))
-    rows += [[f"answers {o}", *(str(p["outcomes"].get(o, 0)) for p in policies.values())] for o in outcomes]
+    rows += [[words(name), *(_cell(p["metrics"].get(name)) for p in policies.values())] for name in names if name not in OUTCOMES]
+    rows += [[f"answers {o}", *(str(p["outcomes"].get(o, 0)) for p in policies.values())] for o in OUTCOMES]
     lines = [report["headline"], "", *_aligned(rows)]
     gains = [_gain(d, primary) for d in report["differences"]]
     return "\n".join([*lines, "", *gains] if gains else lines)
