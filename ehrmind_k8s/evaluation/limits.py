@@ -1,6 +1,6 @@
 """What a reader must not conclude from a report, one sentence each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ehrmind_k8s.evaluation.report import TITLES, Report
 from ehrmind_k8s.spec import RunSpec
@@ -16,8 +16,9 @@ def _of_inputs(report: Report, spec: RunSpec) -> Iterable[str]:
     if spec.model.uri == "toy":
         yield "The start model is a toy of about a million random parameters: these figures show that the recipe works, nothing about real models."
     if spec.data.uri is None:
-        covered = ", ".join(f"{len(t.rows)} {t.name}" for t in report.tables)
-        yield f"The data is the task's synthetic twin, not a benchmark. Its test rows cover: {covered}; nothing else was trained or tested."
+        trained = data.counts.get("train", {})
+        covered = ", ".join(f"{len(rows)} {name}" for name, rows in trained.items() if isinstance(rows, Mapping))
+        yield f"The data is the task's synthetic twin, not a benchmark. Its train rows cover: {covered}. Nothing else of the task was trained."
     if traces.get("wrong") and spec.sft.mode != "never":
         judged = sum(n for name, n in traces.items() if name != "absent")
         yield f"SFT had an imperfect teacher: {traces['wrong']} of {judged} explanations end in another answer than the gold one."
