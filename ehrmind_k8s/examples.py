@@ -48,6 +48,8 @@ def write_split(path: Path, examples: Sequence[Example]) -> None:
 
 def read_split(path: Path) -> list[Example]:
     """The examples of one file. Raises DataError naming the file (and the line of JSON lines) where it is not of this form."""
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder; a file is expected' if path.is_dir() else 'no such file'}")
     rows = _json_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
     return [_example(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
 
@@ -64,7 +66,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row | {name: json.loads(row[name]) for name in _JSON_COLUMNS}
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _json_rows(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -73,10 +75,10 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}, line {number}: not a JSON object; prepare the data again") from None
 
 
-def _example(row: dict[str, Any], where: str) -> Example:
-    fields = {name: row[name] for name in SCHEMA.names if name in row}
-    if len(fields) < len(SCHEMA.names):
-        raise DataError(f"{where}: keys missing: {', '.join(sorted(set(SCHEMA.names) - set(fields)))}")
+def _example(row: Any, where: str) -> Example:
+    fields = {name: row[name] for name in SCHEMA.names if name in row} if isinstance(row, dict) else {}
+    if missing := sorted(set(SCHEMA.names) - fields.keys()):
+        raise DataError(f"{where}: keys missing: {', '.join(missing)}; expected {', '.join(SCHEMA.names)}")
     return Example(**(fields | {"messages": tuple(fields["messages"])}))
 
 

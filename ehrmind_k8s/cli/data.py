@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the result; new or empty.")
 @click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True, help="Form of the splits.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Data settings, for example data.labels=recomputed. Repeatable.")
-def prepare(task: str, source: str, out: Path, form: str, overrides: tuple[str, ...]) -> None:
+def prepare(task: str, source: str, out: Path, form: str, overrides: tuple[str, ...]) -> int:
     """Turn source files into train, validation and test rows, as the prepare stage of a run does.
 
     \b
@@ -41,21 +41,29 @@ def prepare(task: str, source: str, out: Path, form: str, overrides: tuple[str, 
     """
     from ehrmind_k8s import artifacts, settings, storage
     from ehrmind_k8s.backends import base
+    from ehrmind_k8s.backends.local.supervisor import Stopped
     from ehrmind_k8s.cli import document
     from ehrmind_k8s.errors import SpecError
+    from ehrmind_k8s.records import SPLITS
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SpecError(f"--out {out}: exists and is not an empty folder; choose another, or delete it")
     with tempfile.TemporaryDirectory(prefix="ehrmind-data-") as work:
         place = base.open("local", settings.load())
         run = document.resolve(None, {"task": task, "preset": "tiny", "store": work}, source, [*SETTINGS, *overrides])
-        status = place.submit(run)
+        try:
+            status = place.submit(run)
+        except Stopped as stopped:
+            click.echo(f"stopped by {stopped}; nothing was written", err=True)
+            return stopped.exit_code
         meta = _deliver(storage.join(status.uri, "prepare"), Path(work) / "delivery", out, form)
         place.delete(status.uri)
-    for split, counts in meta["counts"].items():
+    for split in SPLITS:
+        counts = meta["counts"][split]
         dropped = ", ".join(f"{n} {reason}" for reason, n in meta["drops"][split].items()) or "none"
         click.echo(f"{split:11}{counts['rows']:7} rows  {counts['groups']:7} groups  dropped: {dropped}")
     click.echo(f"{out / artifacts.MANIFEST}")
+    return 0
 
 
 def _deliver(prepared: str, folder: Path, out: Path, form: str) -> dict[str, Any]:

@@ -21,23 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ehrmind_k8s.tasks.medcalc.calculators import BY_ID
+from ehrmind_k8s.tasks.medcalc.layouts import FULL
 
-HEADER = (
-    "Row Number",
-    "Calculator ID",
-    "Calculator Name",
-    "Category",
-    "Output Type",
-    "Note ID",
-    "Note Type",
-    "Patient Note",
-    "Question",
-    "Relevant Entities",
-    "Ground Truth Answer",
-    "Lower Limit",
-    "Upper Limit",
-    "Ground Truth Explanation",
-)
 TRAIN_SPELLINGS = {"lab": "lab test", "dosage": "dosage conversion"}
 EXACT_IN_TRAIN = (24, 49)
 TEACHER_ERROR = 0.6
@@ -71,7 +56,7 @@ def write(folder: Path, seed: int, size: str) -> None:
 def _write_csv(path: Path, cases: list[Case], split: str) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        writer.writerow(FULL)
         for number, case in enumerate(cases, 1):
             writer.writerow(_row(case, number, split))
 
