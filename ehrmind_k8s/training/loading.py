@@ -72,14 +72,13 @@ def policy_model(spec: ModelSpec, folder: Path, policy: Policy, scratch: Path) -
 def save(model: Any, folder: Path, dtype: str) -> None:
     """Write the files of a policy: safetensors of the whole model in `dtype`, or of the trained adapter alone."""
     if isinstance(model, peft.PeftModel):
-        # Not the local path of the start model: an artifact must not depend on where it was made.
-        model.peft_config[ADAPTER].base_model_name_or_path = "prepare/model"
         model.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
+        # peft writes the local path of the start model: an artifact must not depend on where it was made.
+        _edit(folder / "adapter_config.json", {"base_model_name_or_path": "prepare/model"})
         return
     state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    _edit(folder / "config.json", {"dtype": dtype})
 
 
 def output_policy(out: ObjectStore, stage: str, label: str) -> Policy:
@@ -114,6 +113,10 @@ def quiet() -> None:
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # rollout_func may change: the version is pinned and a test holds the hook
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def _edit(path: Path, changes: dict[str, Any]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=1), encoding="utf-8")
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:

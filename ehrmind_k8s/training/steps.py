@@ -34,6 +34,7 @@ class Steps(TrainerCallback):
         self.trainer: Any = None
         self.scores: dict[int, float] = {}
         self._step, self._train_s, self._validate_s = Step(), 0.0, 0.0
+        self._stats = rollouts.generator.stats
         self._began = self._since = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -70,9 +71,11 @@ class Steps(TrainerCallback):
 
     def _line(self, step: int, found: dict[str, Any]) -> dict[str, Any]:
         done, total = self._step, sum(self._step.scored)
+        stats, self._stats = self.rollouts.generator.stats - self._stats, self.rollouts.generator.stats
         publish_s, sync_s = self.rollouts.policies.take_seconds()
         now = time.monotonic()
-        seconds = {"generate": done.generate_s, "publish": publish_s, "sync": sync_s, "train": self._train_s, "validate": self._validate_s}
+        seconds = {"generate": done.generate_s, "publish": publish_s, "sync": sync_s, "pause": stats.pause_s}
+        seconds |= {"train": self._train_s, "validate": self._validate_s, "total": now - self._since}
         line = {
             "step": step,
             "attempt": self.attempt,
@@ -82,7 +85,8 @@ class Steps(TrainerCallback):
             "prompt_tokens_total": done.prompt_tokens,
             "outcomes": {name: done.outcomes[name] for name in OUTCOMES},
             "dropped": done.lost,
-            "seconds": {name: round(value, 4) for name, value in (seconds | {"total": now - self._since}).items()},
+            "retries": stats.retries,
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
         self._since = now
         return line | ({"validation_accuracy": self.scores[step]} if step in self.scores else {})

@@ -173,6 +173,7 @@ def test_the_reference_of_an_adapter_is_the_sft_adapter_not_the_bare_model(make:
     assert trained and all("lora" in name and ".default." in name for name in trained)
     loading.save(model, tmp_path / "adapter", "float32")
     assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    model.save_pretrained(tmp_path / "checkpoint")  # warns, and asks a hub, where saving the policy changed the model's own configuration
 
 
 def test_a_row_without_a_reward_is_not_quoted_in_a_log(make: Any, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
