@@ -1,83 +1,20 @@
 """The local backend through its command line, with the real prepare stage: deaths, signals, and two people at once."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-PATIENCE_S = 120
-
-
-class Terminal:
-    """A folder with a store, in which commands are typed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "EHRMIND_STATE_DIR": str(folder / "state"), "EHRMIND_STORE": str(folder / "runs")}
-        self.started: list[subprocess.Popen[str]] = []
-
-    def type(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
-        command = [sys.executable, "-m", "ehrmind_k8s", *argv]
-        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S)
-
-    def submit(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self.type(*SUBMIT, *argv)
-
-    def start(self, *argv: str) -> subprocess.Popen[str]:
-        """A submit that goes on, returned once its stage has begun."""
-        command = [sys.executable, "-m", "ehrmind_k8s", *SUBMIT, *argv]
-        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.started.append(process)
-        until(lambda: "stage.start" in self.log())
-        return process
-
-    def log(self) -> str:
-        return "".join(p.read_text() for p in (self.folder / "state").glob("*/logs/prepare-*.log"))
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.type("status", "demo", "--json").stdout)
-        return status
-
-    def reasons(self) -> list[str]:
-        return [a["reason"] for a in self.status()["attempts"]]
-
-
-SUBMIT = ("submit", "--task", "medcalc", "--backend", "local", "--preset", "tiny", "--name", "demo", "--set", "stages=[prepare]")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process does."""
-    patience = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < patience, "it did not happen"
-        time.sleep(0.02)
+from tests.integration.terminal import PATIENCE_S, Terminal, family, gone, member
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    there = Terminal(tmp_path)
+    there = Terminal(tmp_path, "--set", "stages=[prepare]")
     yield there
-    for process in there.started:
-        process.kill()
-        process.communicate()
-
-
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Everything that a submit has started."""
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return psutil.wait_procs(processes, timeout=PATIENCE_S)[1] == []
+    there.close()
 
 
 def test_a_run_ends_and_the_same_command_again_prints_its_result(terminal: Terminal) -> None:
@@ -121,6 +58,7 @@ def test_nothing_survives_a_killed_supervisor_and_the_same_command_continues(ter
     assert gone(children)
     assert terminal.status()["state"] == "interrupted"
     assert terminal.submit().returncode == 0
+    assert terminal.reasons() == ["interrupted", "ok"]
 
 
 def test_cancel_from_another_terminal(terminal: Terminal) -> None:
@@ -138,16 +76,14 @@ def test_cancel_from_another_terminal(terminal: Terminal) -> None:
 
 def test_a_killed_stage_is_tried_again(terminal: Terminal) -> None:
     process = terminal.start()
-    stage = next(p for p in family(process) if "ehrmind_k8s.stages" in p.cmdline() and "ehrmind_k8s.backends.local.leash" not in p.cmdline())
-    stage.kill()
+    member(process, "ehrmind_k8s.stages").kill()
     assert process.wait(PATIENCE_S) == 0
     assert terminal.reasons() == ["SIGKILL", "ok"]
 
 
 def test_a_run_without_retries_ends_with_try_again(terminal: Terminal) -> None:
     process = terminal.start("--set", "policy.retries=0")
-    stage = next(p for p in family(process) if "ehrmind_k8s.stages" in p.cmdline() and "ehrmind_k8s.backends.local.leash" not in p.cmdline())
-    stage.kill()
+    member(process, "ehrmind_k8s.stages").kill()
     assert process.wait(PATIENCE_S) == 75
     assert terminal.status()["state"] == "failed"
 

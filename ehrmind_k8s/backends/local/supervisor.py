@@ -45,7 +45,9 @@ class Supervisor:
         before = state.read()
         now = time.time()
         self.status = RunStatus(spec.name, run_uri, spec.task, "running", started=before.started if before else now, updated=now)
-        self.status = replace(self.status, attempts=before.attempts if before else ())
+        if before:
+            self.status = replace(self.status, attempts=tuple(_settled(a) for a in before.attempts), score=before.score)
+        self._restarts = before.rollout_restarts if before else 0  # of servers that are gone
         self.servers: Servers | None = None
         self.signal: int | None = None
         self._written = 0.0
@@ -95,6 +97,7 @@ class Supervisor:
             await self._step(step)
             if self.servers and not any(s.wants_rollout for s in todo[index + 1 :]):
                 await self.servers.stop()
+                self._restarts += self.servers.restarts
                 self.servers = None
 
     def _start_servers(self) -> None:
@@ -158,12 +161,21 @@ class Supervisor:
                 match event.get("event"):
                     case "progress":
                         self.display.progress(stage, event)
-                        self._update(done=event.get("done", 0), total=event.get("total", 0), unit=event.get("unit", ""), figures=figures(event))
+                        self._update(
+                            done=event.get("done", 0), total=event.get("total", 0), unit=event.get("unit", ""), figures=figures(event), message=""
+                        )
                     case "result" | "error":
                         last = event
-                    case "notice":
-                        self.display.say(f"{stage}: {event.get('message', '')}")
+                    case "rollout.waiting":
+                        self._waiting(stage, f"waiting for rollout servers: {event.get('ready')} of {event.get('needed')} ready")
+                    case "checkpoint.restored" | "checkpoint.torn" | "checkpoint.refused":
+                        self.display.say(f"{stage}: {str(event['event']).replace('.', ' ')}: {event.get('name')}")
         return last
+
+    def _waiting(self, stage: str, message: str) -> None:
+        if message != self.status.message:
+            self.display.say(f"{stage}: {message}")
+            self._update(message=message)
 
     def _record(self, attempt: Attempt) -> None:
         kept = [a for a in self.status.attempts if (a.stage, a.attempt) != (attempt.stage, attempt.attempt)]
@@ -180,10 +192,15 @@ class Supervisor:
         self._write()
 
     def _write(self) -> None:
-        ready, restarts = (sum(self.servers.ready), self.servers.restarts) if self.servers else (0, self.status.rollout_restarts)
-        self.status = replace(self.status, rollouts_ready=ready, rollout_restarts=restarts, updated=time.time())
+        ready, restarts = (sum(self.servers.ready), self.servers.restarts) if self.servers else (0, 0)
+        self.status = replace(self.status, rollouts_ready=ready, rollout_restarts=self._restarts + restarts, updated=time.time())
         self.state.write(self.status)
         self._written = time.monotonic()
+
+
+def _settled(attempt: Attempt) -> Attempt:
+    """An attempt of an earlier supervisor: one that still seems to run ended when that supervisor was killed."""
+    return replace(attempt, reason="interrupted", message="its supervisor was killed") if attempt.reason == "running" else attempt
 
 
 def _event(line: bytes) -> dict[str, Any]:
