@@ -65,8 +65,10 @@ def policy_model(spec: ModelSpec, folder: Path, policy: Policy, scratch: Path) -
         raise IntegrityError(f"{policy.uri}: policy {policy.name} is {meta.kind}, but model.tuning is {spec.tuning}; both stages need the same")
     if meta.kind == "full":
         return _load(scratch, torch.float32)
-    model = _load(folder, getattr(torch, spec.dtype))
-    return peft.PeftModel.from_pretrained(model, str(scratch), adapter_name=ADAPTER, is_trainable=True)
+    model = peft.PeftModel.from_pretrained(_load(folder, getattr(torch, spec.dtype)), str(scratch), adapter_name=ADAPTER, is_trainable=True)
+    # Where the start model is on this machine: when peft saves a checkpoint it looks there, and on a hub for any other name.
+    model.peft_config[ADAPTER].base_model_name_or_path = str(folder)
+    return model
 
 
 def save(model: Any, folder: Path, dtype: str) -> None:
