@@ -1,0 +1,122 @@
+"""prepare publishes whole, checked, reproducible splits, and drops nothing without saying so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ehrmind_k8s import artifacts
+from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.examples import read_split
+from ehrmind_k8s.records import SPLITS, Example
+from ehrmind_k8s.spec import load
+from ehrmind_k8s.stages import prepare as stage
+from ehrmind_k8s.tokenization import Tokenizer
+from tests.unit.stages.conftest import Run
+
+Prepare = Callable[..., Run]
+
+
+def splits(run: Run) -> dict[str, list[Example]]:
+    return {s: read_split(run.folder / f"{s}.parquet") for s in SPLITS}
+
+
+def test_the_same_inputs_give_the_same_bytes(prepare: Prepare) -> None:
+    one, two = prepare(name="one"), prepare(name="two")
+    assert one.manifest and two.manifest
+    assert one.manifest.files == two.manifest.files
+
+
+def test_token_counts_are_those_of_the_published_tokenizer(prepare: Prepare) -> None:
+    run = prepare()
+    tokenizer = Tokenizer(run.folder / artifacts.MODEL)
+    assert run.meta["tokenizer"] == tokenizer.fingerprint
+    for example in splits(run)["test"]:
+        assert example.n_tokens == len(tokenizer.prompt(example).token_ids) > 0
+
+
+def test_counts_are_those_of_the_files(prepare: Prepare) -> None:
+    run = prepare()
+    for split, rows in splits(run).items():
+        counts = run.meta["counts"][split]
+        assert counts["rows"] == len(rows) == sum(counts["category"].values()) == sum(counts["calculator"].values())
+
+
+def test_every_dropped_row_is_listed_with_its_reason(prepare: Prepare, source: Path) -> None:
+    train, test = source / "train.csv", source / "test.csv"
+    train.write_bytes(train.read_bytes() + test.read_bytes().split(b"\n", 1)[1])
+    run = prepare()
+    lines = [json.loads(line) for line in (run.folder / "drops.jsonl").read_text().splitlines()]
+    assert run.meta["drops"]["train"] == {"note_in_test": 24}
+    assert [(d["split"], d["reason"]) for d in lines] == [("train", "note_in_test")] * 24
+
+
+def test_train_rows_over_the_budget_are_dropped_and_test_rows_stop(prepare: Prepare) -> None:
+    longest = prepare(name="free").meta["checks"]["prompt_tokens"]["test"]["max"]
+    stopped = prepare(f"data.max_prompt_tokens={longest - 1}", name="stopped")
+    assert stopped.code == 10
+    assert f"Set data.max_prompt_tokens={longest} (model.context at least {longest + 512})" in stopped.last["message"]
+    assert prepare(f"data.max_prompt_tokens={longest}", name="fits").code == 0
+
+
+def test_long_test_drop_leaves_them_out_and_counts_them(prepare: Prepare) -> None:
+    free = prepare(name="free")
+    budget = free.meta["checks"]["prompt_tokens"]["test"]["median"]
+    run = prepare(f"data.max_prompt_tokens={budget}", "data.long_test=drop", name="dropped")
+    over = sum(e.n_tokens > budget for e in splits(free)["test"])
+    assert run.meta["drops"]["test"] == {"prompt_too_long": over}
+    assert run.meta["counts"]["test"]["rows"] == free.meta["counts"]["test"]["rows"] - over
+    assert max(e.n_tokens for rows in splits(run).values() for e in rows) == budget
+
+
+def test_an_sft_text_over_the_completion_budget_goes_and_its_row_stays(prepare: Prepare) -> None:
+    run = prepare("rlvr.max_completion_tokens=40")
+    checks, rows = run.meta["checks"]["sft_text"]["train"], splits(run)["train"]
+    tokenizer = Tokenizer(run.folder / artifacts.MODEL)
+    assert 0 < checks["too_long"] == sum(e.sft_text is None for e in rows) < len(rows)
+    assert all(len(tokenizer.completion(e.sft_text)) <= 40 for e in rows if e.sft_text)
+
+
+def test_no_sft_text_within_the_budget_stops_before_training_does(prepare: Prepare) -> None:
+    run = prepare("rlvr.max_completion_tokens=8")
+    assert run.code == 10
+    assert "no train row has an SFT text of at most 8 tokens" in run.last["message"]
+    assert prepare("rlvr.max_completion_tokens=8", "sft.mode=never", name="never").code == 0
+
+
+def test_without_data_tiny_makes_the_twin_and_says_that_its_teacher_errs(prepare: Prepare) -> None:
+    run = prepare(data=None)
+    assert run.meta["source"]["kind"] == "synthetic"
+    assert "imperfect teacher" in run.meta["source"]["about"]
+    traces = run.meta["checks"]["sft_text"]["train"]
+    assert traces["wrong"] > 1000 and traces["correct"] > 1000 and not traces["too_long"] + traces["malformed"]
+    assert max(run.meta["checks"]["prompt_tokens"][s]["max"] for s in SPLITS) < 200
+
+
+def test_without_data_another_preset_names_the_layouts(prepare: Prepare) -> None:
+    run = prepare(data=None, preset="small")
+    assert (run.code, run.last["reason"]) == (2, "SpecError")
+    assert "data.uri is missing" in run.last["message"] and "MedCalc-Bench as CSV or parquet" in run.last["message"]
+
+
+@pytest.mark.parametrize("pair", [("train", "validation"), ("train", "test"), ("validation", "test")])
+def test_a_group_in_two_splits_stops(pair: tuple[str, str]) -> None:
+    rows = {s: [Example(s, "t", s, "shared" if s in pair else s, "c", (), {})] for s in SPLITS}
+    spec = load({"task": "medcalc", "preset": "tiny"})
+    with pytest.raises(DataError, match=f"groups occur in two splits .*{pair[0]}_{pair[1]}"):
+        stage._check_groups(rows, spec)
+
+
+def test_note_overlap_keep_allows_train_and_test_to_share_and_nothing_else() -> None:
+    rows = {s: [Example(s, "t", s, "v" if s == "validation" else "shared", "c", (), {})] for s in SPLITS}
+    spec = load({"task": "medcalc", "preset": "tiny", "data": {"note_overlap": "keep"}})
+    assert stage._check_groups(rows, spec)["train_test"] == 1
+
+
+def test_a_complete_stage_run_again_changes_nothing(prepare: Prepare) -> None:
+    first = prepare()
+    before = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
+    again = prepare()
+    assert again.last["message"] == first.last["message"]
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == before
