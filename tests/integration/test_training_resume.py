@@ -1,6 +1,5 @@
 """Training is killed, stopped, fenced and spread over ranks, as real processes, and ends where an undisturbed run ends."""
 
-import csv
 import json
 import os
 import random
@@ -15,8 +14,8 @@ import pytest
 
 from ehrmind_k8s import artifacts, spec, stages, storage
 from ehrmind_k8s.artifacts import Claim, RunDocument
-from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.training import ledger
+from tests.integration import small_twin
 
 pytest.importorskip("torch", reason="needs torch: pip install 'ehrmind_k8s[train]'")
 
@@ -36,15 +35,7 @@ SETTINGS = [
 def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory whose sft stage is complete. 27 train rows: ten steps of four prompts cross the first epoch's end at the seventh."""
     root = tmp_path_factory.mktemp("warmed")
-    registry.get("medcalc").synthesize(root / "twin", 1, "quickstart")
-    (root / "data").mkdir()
-    for name, rows in (("train.csv", 30), ("test.csv", 4)):
-        with (
-            (root / "twin" / name).open(newline="", encoding="utf-8") as source,
-            (root / "data" / name).open("w", newline="", encoding="utf-8") as out,
-        ):
-            csv.writer(out).writerows(list(csv.reader(source))[: rows + 1])
-    document = spec.load({"task": "medcalc", "preset": "tiny"}, [*SETTINGS, f"data.uri={root / 'data'}"])
+    document = spec.load({"task": "medcalc", "preset": "tiny"}, [*SETTINGS, f"data.uri={small_twin.write(root, train=30, test=4)}"])
     RunDocument.new(document).write(storage.open(str(root / "run")))
     stages.run_stage("prepare", str(root / "run"), 1)
     assert attempt(root / "run", "sft", 1)[0] == 0
@@ -136,6 +127,17 @@ def test_sigterm_saves_at_the_step_and_leaves_with_143(warmed: Path, undisturbed
     code, events = attempt(run, "rlvr", 2)
     assert (code, from_step(events)) == (0, last)
     assert final_weights(run) == final_weights(undisturbed)
+
+
+def test_a_trainer_killed_after_its_last_checkpoint_only_publishes(undisturbed: Path, tmp_path: Path) -> None:
+    run = fresh(undisturbed, tmp_path)
+    out = storage.open(str(run / "rlvr"))
+    expected, lines = final_weights(undisturbed), curve(undisturbed)
+    out.delete(artifacts.MANIFEST)
+    artifacts.remove(out, artifacts.policy_key(f"v{STEPS}-a1"))
+    code, events = attempt(run, "rlvr", 2)
+    assert (code, from_step(events)) == (0, STEPS)
+    assert (final_weights(run), curve(run)) == (expected, lines)
 
 
 def test_a_fenced_trainer_stops_with_75_and_the_newer_attempt_ends_the_same(warmed: Path, undisturbed: Path, tmp_path: Path) -> None:

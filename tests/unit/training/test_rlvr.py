@@ -15,12 +15,12 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'ehrmind_k
 from ehrmind_k8s import spec as document  # noqa: E402
 from ehrmind_k8s import storage  # noqa: E402
 from ehrmind_k8s.artifacts import Claim  # noqa: E402
-from ehrmind_k8s.errors import SpecError  # noqa: E402
+from ehrmind_k8s.errors import RolloutUnavailable, SpecError  # noqa: E402
 from ehrmind_k8s.records import Completion, Example, Prompt, Verdict  # noqa: E402
 from ehrmind_k8s.rollout.base import Policy, Sampling  # noqa: E402
 from ehrmind_k8s.rollout.inprocess import InProcess  # noqa: E402
 from ehrmind_k8s.tokenization import Tokenizer  # noqa: E402
-from ehrmind_k8s.training import loading, rlvr  # noqa: E402
+from ehrmind_k8s.training import ledger, loading, rlvr  # noqa: E402
 from ehrmind_k8s.training.ledger import Ledger  # noqa: E402
 from ehrmind_k8s.training.rollouts import Rollouts  # noqa: E402
 from tests.unit.training.conftest import example  # noqa: E402
@@ -181,6 +181,23 @@ def test_a_row_without_a_reward_is_not_quoted_in_a_log(make: Any, caplog: pytest
     batch(make([CORRECT, WRONG], without(0)))
     captured = capsys.readouterr()
     assert "kwargs" not in caplog.text + captured.out + captured.err
+
+
+def test_a_step_that_nobody_could_sample_fails_its_issues(make: Any) -> None:
+    def change(group: list[Completion]) -> list[Completion]:
+        raise RolloutUnavailable("no server")
+
+    trainer = make([CORRECT], change)
+    with pytest.raises(RolloutUnavailable):
+        trainer.train()
+    assert ledger.audit(trainer.rollout_func.ledger.store)["failed"] == B
+
+
+def test_a_completion_of_another_policy_is_not_trained_on(make: Any) -> None:
+    trainer = make([CORRECT, WRONG, WRONG], lambda group: [dataclasses.replace(group[0], policy="v9-a9"), *group[1:]])
+    inputs = batch(trainer)
+    assert trainer.rollout_func.step.lost == B
+    assert (inputs["completion_mask"] * inputs["tool_mask"]).sum(1).gt(0).tolist() == [True, True, True, False] * B
 
 
 def test_a_shape_where_groups_straddle_ranks_is_refused() -> None:
