@@ -33,7 +33,7 @@ def test_a_last_line_without_its_end_is_read() -> None:
 
 
 def test_an_endless_line_is_skipped_and_the_next_one_is_read() -> None:
-    assert read([b"x" * 50, b"x" * 50 + b"\nnext\n"], longest=30) == [b"next"]
+    assert read([b"x" * 50, b"its end\nnext\n"], longest=30) == [b"next"]
 
 
 def test_a_process_is_told_from_another_by_its_start() -> None:
