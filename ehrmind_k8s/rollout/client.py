@@ -5,6 +5,8 @@ stateless and only complete replies are consumed. A server that is shutting down
 """
 
 import math
+import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,12 @@ SYNC_S = 600.0  # a whole model of tens of GB over the network; an adapter takes
 CANARY_S = 120.0
 GENERATE_S = 60.0  # plus SLOWEST_TOKEN_S per token: a group waits at most for one other wave of the same length
 SLOWEST_TOKEN_S = 0.25
+# A node that vanishes sends no goodbye. The kernel asks after 5 s and gives the connection up after three answers missed, long before a read would.
+KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if sys.platform == "linux":
+    KEEPALIVE += [
+        (socket.IPPROTO_TCP, option, value) for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+    ]
 NO_LOGPROB = -9999.0  # what vLLM writes where a log-prob is missing, NaN or -inf
 
 
@@ -53,13 +61,10 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         # trust_env off: a proxy of the environment must not see prompts, and pod addresses are not reachable through one.
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-        )
+        transport = httpx.HTTPTransport(trust_env=False, limits=limits, socket_options=KEEPALIVE)
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, transport=transport)
 
     def close(self) -> None:
         """Close its connections."""

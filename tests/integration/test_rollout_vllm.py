@@ -91,6 +91,13 @@ class TestWholeWeights:
             pool.use(full_run.publish(f"sync-{seed}", model))
             assert_made_by(model, pool.generate(PROMPTS, SAMPLING), PROMPTS, SAMPLING)
 
+    def test_seeded_prompts_longer_than_a_pass_of_the_engine_are_sampled(self, full_run: Run, pool: Pool) -> None:
+        model = changed(full_run, 10)
+        pool.use(full_run.publish("long", model))
+        prompts = [Prompt(f"l{i}", tuple(20 + (7 * i + j) % 200 for j in range(900))) for i in range(8)]
+        assert_made_by(model, pool.generate(prompts, SAMPLING), prompts, SAMPLING)
+        assert pool.stats.retries == 0
+
     def test_the_canary_agrees_to_rounding(self, full_run: Run, full_server: Server, pool: Pool) -> None:
         from ehrmind_k8s.rollout import weights
         from ehrmind_k8s.rollout.client import Client, Target
@@ -208,13 +215,17 @@ class TestLosingServers:
         assert_whole(model, groups)
         pool.close()
 
-    def test_a_server_told_to_end_loses_no_sample(self, full_run: Run, full_server: Server, second: Server) -> None:
+    def test_a_server_told_to_end_loses_no_sample_and_leaves_nobody_waiting(
+        self, full_run: Run, full_server: Server, second: Server, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         model = changed(full_run, 21)
         pool = full_run.pool(full_server, second)
         pool.use(full_run.publish("ended", model))
         groups = generate_while(pool, lambda: second.running() > 0, second.terminate)
-        assert pool.stats.retries > 0
         assert_whole(model, groups)
+        said = capsys.readouterr().out
+        assert "status 503 Draining" in said
+        assert "ReadTimeout" not in said
         assert second.wait_end() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         pool.close()
 

@@ -74,7 +74,9 @@ def command_line(spec: RunSpec, serving: Serving, host: str, port: int) -> list[
     command += ["--max-model-len", str(spec.model.context), "--seed", str(spec.seed)]
     command += ["--generation-config", "vllm"]  # else the model's own top_k or repetition penalty would change what is sampled
     command += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]
-    command += ["--weight-transfer-config", f'{{"backend": "{ENGINE}"}}', "--middleware", "ehrmind_k8s.rollout.server.auth.Auth"]
+    command += ["--weight-transfer-config", f'{{"backend": "{ENGINE}"}}']
+    for middleware in ("drain.Drain", "auth.Auth"):  # the last is the outermost
+        command += ["--middleware", f"ehrmind_k8s.rollout.server.{middleware}"]
     command += ["--shutdown-timeout", str(SHUTDOWN_S), "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if spec.model.tuning == "lora":
         rank = next(r for r in LORA_RANKS if r >= spec.model.lora_rank)

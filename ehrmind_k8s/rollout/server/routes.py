@@ -28,6 +28,7 @@ from ehrmind_k8s import logs
 from ehrmind_k8s.errors import EhrmindError, IntegrityError, TryAgain
 from ehrmind_k8s.rollout import weights
 from ehrmind_k8s.rollout.base import Policy
+from ehrmind_k8s.rollout.server import drain
 from ehrmind_k8s.rollout.server.serving import Serving
 
 TIED = "lm_head.weight"
@@ -56,6 +57,7 @@ class PolicyRoutes:
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Take what the routes need from the running server."""
         self.engine, self.models = engine_client, state.openai_serving_models
+        engine_client.shutdown = drain.begin_with(engine_client.shutdown, state)
         self.serving = Serving.from_environment()
         self.lock = asyncio.Lock()
         self.policy: str | None = None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ def test_served_lengths_precision_and_logprobs_are_those_of_the_run(cpu: Callabl
     assert (flag(command, "--max-model-len"), flag(command, "--dtype")) == ("8000", "bfloat16")
     assert flag(command, "--logprobs-mode") == "processed_logprobs"
     assert flag(command, "--served-model-name") == "abc123"
-    assert flag(command, "--middleware") == "ehrmind_k8s.rollout.server.auth.Auth"
+
+
+def test_the_token_is_asked_for_before_anything_else(cpu: Callable[[bool], None]) -> None:
+    command = server.command_line(make_spec(), SERVING, "127.0.0.1", 8001)
+    given = [value for name, value in pairwise(command) if name == "--middleware"]
+    assert given[-1] == "ehrmind_k8s.rollout.server.auth.Auth"  # vLLM makes the last one the outermost
 
 
 @pytest.mark.parametrize(("rank", "served"), [(1, "8"), (16, "16"), (17, "32"), (256, "256")])
