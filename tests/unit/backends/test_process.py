@@ -12,12 +12,18 @@ from ehrmind_k8s.backends.local import process
 def read(chunks: list[bytes], longest: int = 1 << 20) -> list[bytes]:
     """The lines of a stream that arrives in these chunks."""
 
-    async def collect() -> list[bytes]:
-        stream = asyncio.StreamReader()
+    async def feed(stream: asyncio.StreamReader) -> None:
         for chunk in chunks:
             stream.feed_data(chunk)
+            await asyncio.sleep(0)  # let the reader take it before the next one comes
         stream.feed_eof()
-        return [line async for line in process.lines(stream, longest)]
+
+    async def collect() -> list[bytes]:
+        stream = asyncio.StreamReader()
+        feeding = asyncio.create_task(feed(stream))
+        found = [line async for line in process.lines(stream, longest)]
+        await feeding
+        return found
 
     return asyncio.run(collect())
 
