@@ -17,7 +17,7 @@ from ehrmind_k8s.backends.local.supervisor import Supervisor
 from ehrmind_k8s.errors import Busy, SpecError
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import RunSpec, difference
-from ehrmind_k8s.storage import ObjectStore
+from ehrmind_k8s.storage import ObjectStore, disk
 
 POLL_S = 0.3
 CANCEL_WAIT_S = 90  # longer than a stage's grace and then a server's
@@ -36,7 +36,7 @@ class LocalBackend:
         state = State(self.settings.state_dir, store.uri)
         shown = display.choose()
         try:
-            with state.lock():
+            with disk.errors(state.folder), state.lock():
                 for pid in state.kill_leftovers():
                     shown.say(f"killed process {pid}, left over from an earlier supervisor of this run")
                 spec = self._fit(spec, shown)
@@ -99,7 +99,7 @@ class LocalBackend:
         delete leaves a run that is still listed and can be deleted again.
         """
         state, store = State(self.settings.state_dir, run_uri), storage.open(run_uri)
-        with state.lock():
+        with disk.errors(state.folder), state.lock():
             state.kill_leftovers()
             keys = sorted((o.key for o in store.list()), key=lambda key: (key == artifacts.SPEC, not key.endswith(artifacts.MANIFEST)))
             for key in keys:

@@ -87,6 +87,14 @@ def test_a_wrong_document_is_refused_with_what_to_do(ehrmind, argv: list[str], c
     assert "Traceback" not in err
 
 
+def test_a_state_folder_that_cannot_be_made_is_named(ehrmind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EHRMIND_STATE_DIR", str(tmp_path / "file" / "state"))
+    code, _, err = ehrmind("submit", "--task", "medcalc", "--preset", "tiny", "--backend", "local")
+    assert code == 2
+    assert err.startswith(f"error: {tmp_path / 'file'}")
+
+
 @pytest.mark.parametrize("backend", ["kubernetes", "kfp"])
 def test_a_backend_that_is_not_built_says_which_one_is(ehrmind, backend: str) -> None:
     code, _, err = ehrmind("submit", "--task", "medcalc", "--backend", backend)
