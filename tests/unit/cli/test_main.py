@@ -1,6 +1,7 @@
 """The command line as a script meets it: exit codes, messages, help."""
 
 import importlib
+import importlib.machinery
 import json
 import sys
 from pathlib import Path
@@ -93,6 +94,46 @@ def test_a_state_folder_that_cannot_be_made_is_named(ehrmind, tmp_path: Path, mo
     code, _, err = ehrmind("submit", "--task", "medcalc", "--preset", "tiny", "--backend", "local")
     assert code == 2
     assert err.startswith(f"error: {tmp_path / 'file'}")
+
+
+class Hidden(importlib.machinery.PathFinder):
+    """Finds everything but some packages: a machine where they are not installed."""
+
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        return None if fullname in cls.names else super().find_spec(fullname, path, target)
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch):
+    """Make packages look not installed."""
+
+    def hide(*names: str) -> None:
+        finder = type("Finder", (Hidden,), {"names": names})
+        monkeypatch.setattr(sys, "meta_path", [finder if f is importlib.machinery.PathFinder else f for f in sys.meta_path])
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    return hide
+
+
+def test_without_vllm_a_run_samples_inside_the_trainer_and_says_so(ehrmind, hide, tmp_path: Path) -> None:
+    make_run(tmp_path, rollout={"engine": "transformers"}, store=str(tmp_path / "runs"))
+    hide("vllm")
+    _, _, err = ehrmind("submit", "--task", "medcalc", "--preset", "tiny", "--name", "demo", "--backend", "local", "--set", "seed=7")
+    assert "vllm is not installed here: rollout.engine becomes transformers" in err
+    assert "seed: 42 -> 7" in err
+    assert "rollout.engine: " not in err  # the run that is there was made with transformers too
+
+
+def test_without_torch_nothing_is_begun_and_the_install_line_is_shown(ehrmind, hide, tmp_path: Path) -> None:
+    hide("torch", "vllm")
+    code, _, err = ehrmind("submit", "--task", "medcalc", "--preset", "tiny", "--backend", "local")
+    assert code == 2
+    assert "pip install 'ehrmind_k8s[train]'" in err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("backend", ["kubernetes", "kfp"])
