@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
-from ehrmind_k8s.errors import TryAgain
+from ehrmind_k8s.errors import RunFailed, TryAgain
 from ehrmind_k8s.records import Completion, Example, Prompt, Verdict
 from ehrmind_k8s.rollout.base import Generator, Sampling
 from ehrmind_k8s.spec import RunSpec
@@ -109,21 +109,28 @@ class Rollouts:
         return columns
 
     def settle(self) -> Step:
-        """The step that has just been trained, over all ranks; the ledger learns what became of its issues."""
+        """The step that has just been trained, over all ranks; the ledger learns what became of its issues. Raises RunFailed where none was left."""
         whole = Step.merge(ranks.gather(self.step))
         if ranks.rank() == 0:
             self.ledger.settle(self.entries, whole.scored)
             self.entries = []
+        if not any(whole.scored):
+            raise _diverged(f"the {whole.lost} completions of a step")
         return whole
 
     def accuracy(self, rows: Sequence[Example], trainer: Any) -> float:
-        """Share of `rows` whose greedy completion is right (of 1), each rank taking its share. A completion that was lost counts as neither."""
+        """Share of `rows` whose greedy completion is right (of 1), each rank taking its share. A completion that was lost counts as neither.
+
+        Raises RunFailed where all were lost.
+        """
         mine = rows[ranks.rank() :: ranks.size()]
         greedy = Sampling(n=1, max_tokens=self.spec.rlvr.max_completion_tokens, greedy=True, seed=self.spec.seed)
         with trainer.accelerator.autocast():
             groups = self.generator.generate([self.tokenizer.prompt(e) for e in mine], greedy)
         correct = [self.task.score(e, c.text).correct for e, group in zip(mine, groups, strict=True) for c in group]
         whole = [c for part in ranks.gather(correct) for c in part]
+        if not whole:
+            raise _diverged(f"the {len(rows)} completions of a validation")
         return sum(whole) / len(whole)
 
     def _issue(self, step: int) -> None:
@@ -147,6 +154,10 @@ class Rollouts:
         self.step.outcomes.update(map(_outcome, verdicts))
         self.step.prompt_tokens += len(prompt.token_ids) * len(kept)
         self.step.completion_tokens += sum(len(c.token_ids) for c in kept)
+
+
+def _diverged(what: str) -> RunFailed:
+    return RunFailed(f"rlvr: none of {what} had finite log-probs, so the weights are not finite either; lower rlvr.learning_rate or raise rlvr.kl")
 
 
 def _outcome(verdict: Verdict) -> str:

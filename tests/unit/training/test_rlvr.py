@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'ehrmind_k
 from ehrmind_k8s import spec as document  # noqa: E402
 from ehrmind_k8s import storage  # noqa: E402
 from ehrmind_k8s.artifacts import Claim  # noqa: E402
-from ehrmind_k8s.errors import RolloutUnavailable, SpecError  # noqa: E402
+from ehrmind_k8s.errors import RolloutUnavailable, RunFailed, SpecError  # noqa: E402
 from ehrmind_k8s.records import Completion, Example, Prompt, Verdict  # noqa: E402
 from ehrmind_k8s.rollout.base import Policy, Sampling  # noqa: E402
 from ehrmind_k8s.rollout.inprocess import InProcess  # noqa: E402
@@ -191,6 +191,14 @@ def test_a_step_that_nobody_could_sample_fails_its_issues(make: Any) -> None:
     with pytest.raises(RolloutUnavailable):
         trainer.train()
     assert ledger.audit(trainer.rollout_func.ledger.store)["failed"] == B
+
+
+def test_a_step_without_any_usable_completion_ends_the_run_and_is_accounted_for(make: Any) -> None:
+    trainer = make([CORRECT], lambda group: [])
+    batch(trainer)
+    with pytest.raises(RunFailed, match="learning_rate"):
+        trainer.rollout_func.settle()
+    assert ledger.audit(trainer.rollout_func.ledger.store)["dropped"] == B
 
 
 def test_a_completion_of_another_policy_is_not_trained_on(make: Any) -> None:
