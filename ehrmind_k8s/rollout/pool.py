@@ -41,6 +41,7 @@ class Server:
     refusal: IntegrityError | None = None
     failures: int = 0
     retry_at: float = 0.0
+    pause_s: float = 0.0  # how long it stood still for the current policy (seconds)
     asking: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -122,10 +123,11 @@ class Pool:
             self._target = target
             for server in self._servers.values():
                 server.admitted, server.refusal, server.retry_at, server.failures = False, None, 0.0, 0
-                server.reason = "not synced yet"
+                server.reason, server.pause_s = "not synced yet", 0.0
         self._resolve()
-        pauses = list(self._askers.map(self._ask, list(self._servers.values())))
-        self._add(syncs=1, sync_s=time.monotonic() - started, pause_s=max(pauses, default=0.0))
+        servers = list(self._servers.values())
+        list(self._askers.map(lambda server: self._ask(server, wait=True), servers))
+        self._add(syncs=1, sync_s=time.monotonic() - started, pause_s=max((s.pause_s for s in servers), default=0.0))
 
     def _group(self, target: Target, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         for _ in range(TRIES):
@@ -193,11 +195,11 @@ class Pool:
                 if not server.asking.locked():
                     self._askers.submit(self._ask, server)
 
-    def _ask(self, server: Server) -> float:
-        """Admit a server, or see whether an admitted one still is what it was. Returns how long it stood still (seconds)."""
+    def _ask(self, server: Server, *, wait: bool = False) -> None:
+        """Admit a server, or see whether an admitted one still is what it was. With `wait`, after whoever is asking it already."""
         target = self._target
-        if target is None or time.monotonic() < server.retry_at or not server.asking.acquire(blocking=False):
-            return 0.0
+        if target is None or time.monotonic() < server.retry_at or not server.asking.acquire(blocking=wait):
+            return
         try:
             state = server.client.state()
             if state.get("uid") != self._uid:
@@ -205,18 +207,16 @@ class Pool:
             if server.admitted:
                 if state.get("policy") != target.served:
                     raise ServerError(f"holds {state.get('policy')}")
-                return 0.0
-            pause_s = server.client.sync(target)
+                return
+            server.pause_s = server.client.sync(target)
             weights.check(target.policy, target.meta.canary, server.client.canary(target), self._tolerance, server.url)
             self._admit(server, target)
-            return pause_s
         except ServerError as error:
             self._bench(server, str(error))
         except IntegrityError as error:
             self._bench(server, str(error), error)
         finally:
             server.asking.release()
-        return 0.0
 
     def _admit(self, server: Server, target: Target) -> None:
         with self._changed:
