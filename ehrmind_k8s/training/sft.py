@@ -6,7 +6,7 @@ decay to zero without warm-up, as in the paper (appendix on training; its librar
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,24 @@ def build(spec: RunSpec, model: Any, tokenizer: PreTrainedTokenizerFast, data: D
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    order_of_run = [index for _, index in order.positions(spec.seed, len(data), total * size)]
-    callback = _Steps(curve, len(data) / size)
-    return SFTTrainer(model=model, args=config, train_dataset=data.select(order_of_run), processing_class=tokenizer, callbacks=[callback])
+    whole = data.select(batches([len(ids) for ids in data["input_ids"]], spec.seed, size, total))
+    return SFTTrainer(model=model, args=config, train_dataset=whole, processing_class=tokenizer, callbacks=[_Steps(curve, len(data) / size)])
+
+
+def batches(lengths: Sequence[int], seed: int, size: int, count: int) -> list[int]:
+    """Row indices of `count` batches of `size`, one after the other. Inside a batch the longest rows (`lengths` in tokens) come first.
+
+    The order inside a batch does not change its gradient, but passes of similar length pad little, and what does not fit fails at once.
+    """
+    indices = [index for _, index in order.positions(seed, len(lengths), count * size)]
+    cut = [indices[start : start + size] for start in range(0, len(indices), size)]
+    return [index for batch in cut for index in sorted(batch, key=lambda i: -lengths[i])]
+
+
+def by_length(positions: Iterable[tuple[int, int]], lengths: Sequence[int], size: int) -> list[int]:
+    """Row indices in the order of `positions`, those of each step by length: its loss is the same, its passes hold less padding."""
+    rows = [index for _, index in positions]
+    return [index for start in range(0, len(rows), size) for index in sorted(rows[start : start + size], key=lambda i: lengths[i])]
 
 
 class _Steps(TrainerCallback):

@@ -183,6 +183,24 @@ def test_a_row_without_a_reward_is_not_quoted_in_a_log(make: Any, caplog: pytest
     assert "kwargs" not in caplog.text + captured.out + captured.err
 
 
+def test_passes_of_similar_length_give_the_gradient_of_the_whole_batch(make: Any) -> None:
+    def gradient(passes: int) -> Any:
+        trainer = make([CORRECT, WRONG, WRONG], without(1), micro_batch_size=B * G // passes, kl=0.1)
+        trainer.rollout_func.rows[1] = trainer.rollout_func.examples["e1"] = long
+        trainer.rollout_func.prompt_ids.cache_clear()
+        trainer.current_gradient_accumulation_steps = passes
+        inputs = batch(trainer)
+        assert inputs["prompt_mask"].sum(1).unique().numel() == 2, "both prompts are equally long: nothing is shown"
+        parts = rlvr.passes_by_length(inputs, passes)
+        assert len({part["prompt_ids"].shape[1] for part in parts}) == passes
+        for part in parts:
+            trainer.compute_loss(trainer.model, part).backward()
+        return trainer.model.lm_head.weight.grad
+
+    long = dataclasses.replace(example(1), messages=({"role": "user", "content": "creatinine 1.1 mg/dL " * 9},))
+    assert torch.allclose(gradient(1), gradient(2), atol=1e-6)
+
+
 def test_a_step_that_nobody_could_sample_fails_its_issues(make: Any) -> None:
     def change(group: list[Completion]) -> list[Completion]:
         raise RolloutUnavailable("no server")
@@ -213,3 +231,26 @@ def test_a_shape_where_groups_straddle_ranks_is_refused() -> None:
     assert rlvr.batch_shape(spec, 1) == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "num_generations": 4}
     with pytest.raises(SpecError, match="2 ranks"):
         rlvr.batch_shape(spec, 2)
+
+
+def test_a_pass_without_its_common_padding_has_the_same_loss(make: Any) -> None:
+    trainer = make([CORRECT, WRONG])
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = batch(trainer)
+    wide = {
+        **inputs,
+        "prompt_ids": torch.nn.functional.pad(inputs["prompt_ids"], (7, 0)),
+        "prompt_mask": torch.nn.functional.pad(inputs["prompt_mask"], (7, 0)),
+    }
+    wide |= {key: torch.nn.functional.pad(inputs[key], (0, 5)) for key in rlvr.PER_TOKEN if key in inputs}
+    narrow = rlvr.trim(wide)
+    assert narrow["prompt_ids"].shape == inputs["prompt_ids"].shape and narrow["completion_ids"].shape == inputs["completion_ids"].shape
+    assert trainer._compute_loss(trainer.model, narrow).item() == pytest.approx(trainer._compute_loss(trainer.model, wide).item(), abs=1e-6)
+
+
+def test_the_rows_of_a_group_stay_side_by_side(make: Any) -> None:
+    trainer = make([CORRECT, WRONG])
+    trainer.model.train()
+    trainer._step = 0
+    prompts = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))["prompt_ids"].tolist()
+    assert prompts == [prompts[i - i % G] for i in range(len(prompts))]

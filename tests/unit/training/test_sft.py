@@ -10,7 +10,7 @@ from ehrmind_k8s import spec as document  # noqa: E402
 from ehrmind_k8s.errors import DataError, SpecError  # noqa: E402
 from ehrmind_k8s.spec import SftSpec  # noqa: E402
 from ehrmind_k8s.tokenization import Tokenizer  # noqa: E402
-from ehrmind_k8s.training import loading, sft  # noqa: E402
+from ehrmind_k8s.training import loading, order, sft  # noqa: E402
 from ehrmind_k8s.training.loop import Curve  # noqa: E402
 from tests.unit.training.conftest import example  # noqa: E402
 
@@ -51,6 +51,16 @@ def test_the_last_batch_is_filled_from_the_next_epoch() -> None:
     assert sft.steps(SftSpec(epochs=0.5, batch_size=4, micro_batch_size=4), rows=10) == 2
 
 
+def test_a_batch_holds_the_rows_of_its_turn_the_longest_first() -> None:
+    lengths = [1 + i * 7 % 10 for i in range(10)]
+    found = sft.batches(lengths, seed=3, size=4, count=3)
+    turns = [index for _, index in order.positions(3, 10, 12)]
+    for start in (0, 4, 8):
+        batch = found[start : start + 4]
+        assert sorted(batch) == sorted(turns[start : start + 4])
+        assert [lengths[i] for i in batch] == sorted((lengths[i] for i in batch), reverse=True)
+
+
 def test_the_trainers_loss_is_the_cross_entropy_of_completion_and_stop_token(model_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     spec = document.load({"task": "medcalc", "preset": "tiny", "sft": {"batch_size": 4, "micro_batch_size": 2, "epochs": 1}})
     model = loading.start_model(spec.model, model_folder, 0)
@@ -72,3 +82,7 @@ def test_a_batch_that_does_not_cut_into_ranks_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SpecError, match="2 ranks"):
         sft.build(spec, None, loading.processing_class(tokenizer, model_folder), data, Curve(tmp_path), tmp_path)
+
+
+def test_each_step_keeps_its_rows_and_sorts_them_by_length() -> None:
+    assert sft.by_length([(0, 2), (0, 0), (0, 1), (1, 1)], lengths=[5, 9, 7], size=2) == [0, 2, 1, 1]
