@@ -76,6 +76,11 @@ def test_samples_of_a_group_differ_and_another_seed_gives_others(generator: InPr
     assert tokens(1) == tokens(1) != tokens(2)
 
 
+def test_two_prompts_of_the_same_tokens_are_sampled_apart(generator: InProcess) -> None:
+    first, second = generator.generate([Prompt("x", (10, 11)), Prompt("y", (10, 11))], SAMPLING)
+    assert [c.token_ids for c in first] != [c.token_ids for c in second]
+
+
 def test_prompts_over_one_batch_come_back_in_order(generator: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generator.generate(PROMPTS, SAMPLING)
     monkeypatch.setattr(inprocess, "BATCH_TOKENS", 40)
@@ -137,6 +142,16 @@ def test_a_wrong_canary_is_refused_and_nothing_is_sampled_from_it(model_folder: 
         generator.use(policy)
     with pytest.raises(RolloutUnavailable):
         generator.generate(PROMPTS, SAMPLING)
+
+
+def test_a_policy_that_lacks_a_tensor_is_refused_by_its_name(model_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = load(model_folder)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "model.layers.3.mlp.up_proj.weight"}
+    model.save_pretrained(tmp_path / "save", state_dict=state)
+    out = storage.open(str(tmp_path / "s"))
+    policy = weights.publish(out, "sft", tmp_path / "save", kind="full", tokenizer=tokenizer.fingerprint, canary=inprocess.canary(model, tokenizer))
+    with pytest.raises(IntegrityError, match=r"first difference model\.layers\.3\.mlp\.up_proj\.weight"):
+        InProcess(tokenizer, model_folder=model_folder).use(policy)
 
 
 def test_a_policy_of_another_tokenizer_is_refused(model_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
