@@ -89,8 +89,11 @@ def restore_everywhere(store: ObjectStore, folder: Path, begins: Sequence[Begin]
 
 
 def surplus(checkpoints: Sequence[Checkpoint], keep: int) -> list[Checkpoint]:
-    """What retention deletes: all but the `keep` newest and the best by validation (the later one of two that are equal)."""
-    ordered = sorted(checkpoints, key=lambda c: (c.step, c.attempt))
+    """What retention deletes: all but the `keep` newest and the best by validation (the later one of two that are equal).
+
+    A later attempt's are newer at any step: what an earlier one left ahead of where it went on from is not in its lineage.
+    """
+    ordered = sorted(checkpoints, key=lambda c: (c.attempt, c.step))
     scored = [c for c in ordered if c.score is not None]
     best = max(scored, key=lambda c: (c.score, c.step), default=None)
     return [c for c in ordered[: -keep or None] if c != best]

@@ -32,13 +32,14 @@ from ehrmind_k8s.training.trainers import GRPOConfig, GRPOTrainer
 
 # The losses that average over rows, so that rows without a completion must leave the divisor. The others average over unmasked tokens.
 ROW_AVERAGED = ("grpo", "dr_grpo")
-# What TRL holds per completion token (B x T).
-PER_TOKEN = ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "sampling_per_token_logps", "ref_per_token_logps")
 WEIGHT_DECAY = 0.01  # AdamW, as in the paper's scripts
 
 
 class Grpo(GRPOTrainer):
     """GRPOTrainer that takes the sampler's log-probs as the old policy's and leaves lost completions out of every average."""
+
+    _buffered_inputs: list[dict[str, Any]] | None
+    _rows_per_survivor = 1.0
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's batch (B x G rows, T tokens) with `old_per_token_logps` replaced; without vLLM inside, TRL stores the sampler's and ignores them."""
@@ -61,7 +62,7 @@ class Grpo(GRPOTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         """TRL's loss (a scalar), its divisor corrected to survivors where it counts rows."""
-        loss = super().compute_loss(model, trim(inputs), return_outputs, num_items_in_batch)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return loss * self._rows_per_survivor if self.loss_type in ROW_AVERAGED else loss
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -120,17 +121,6 @@ def build(spec: RunSpec, model: Any, tokenizer: PreTrainedTokenizerFast, rollout
         rollout_func=rollouts,
         callbacks=callbacks,
     )
-
-
-def trim(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The rows of one pass without the columns that are padding in all of them.
-
-    TRL pads to the longest prompt (left) and completion (right) of the whole step; a pass of a few groups is often half as wide.
-    """
-    prompt, completion = int(inputs["prompt_mask"].sum(1).max()), int(inputs["completion_mask"].sum(1).max())
-    cut = {key: inputs[key][:, -prompt:] for key in ("prompt_ids", "prompt_mask")}
-    cut |= {key: inputs[key][:, :completion] for key in PER_TOKEN if key in inputs}
-    return {**inputs, **cut}
 
 
 def verifiable_reward(reward: list[float | None], **_: Any) -> list[float | None]:

@@ -6,7 +6,7 @@ decay to zero without warm-up, as in the paper (appendix on training; its librar
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,6 @@ def batches(lengths: Sequence[int], seed: int, size: int, count: int) -> list[in
     indices = [index for _, index in order.positions(seed, len(lengths), count * size)]
     cut = [indices[start : start + size] for start in range(0, len(indices), size)]
     return [index for batch in cut for index in sorted(batch, key=lambda i: -lengths[i])]
-
-
-def by_length(positions: Iterable[tuple[int, int]], lengths: Sequence[int], size: int) -> list[int]:
-    """Row indices in the order of `positions`, those of each step by length: its loss is the same, its passes hold less padding."""
-    rows = [index for _, index in positions]
-    return [index for start in range(0, len(rows), size) for index in sorted(rows[start : start + size], key=lambda i: lengths[i])]
 
 
 class _Steps(TrainerCallback):

@@ -2,9 +2,6 @@
 
 Where it is (one environment for everything, on a laptop), TRL would import it for a way of generating that is not used here: 3 s, 0.2 GB,
 and a warning that this version of vllm is newer than TRL knows.
-
-Groups stay together: TRL shuffles the rows of a step before it cuts them into passes. One generation serves one optimizer step here, so the
-shuffle would change nothing but the padding: a pass of whole groups is as wide as its longest prompt.
 """
 
 from trl import import_utils
@@ -12,8 +9,5 @@ from trl import import_utils
 import_utils.is_vllm_available = lambda min_version=None: False
 
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer  # noqa: E402
-from trl.trainer import grpo_trainer  # noqa: E402
-
-grpo_trainer.shuffle_sequence_dict = lambda batch: batch
 
 __all__ = ["GRPOConfig", "GRPOTrainer", "SFTConfig", "SFTTrainer"]

@@ -71,6 +71,11 @@ def test_the_newest_three_and_the_best_are_kept() -> None:
     assert [c.step for c in surplus(made, keep=3)] == [10, 20, 40]
 
 
+def test_what_a_dead_attempt_left_ahead_crowds_out_nothing_of_the_living_one() -> None:
+    refused, living = Checkpoint(100, 1, 0), Checkpoint(70, 2, 0)  # attempt 2 could not read step 100 and went on from step 50
+    assert surplus([Checkpoint(50, 1, 0), living, refused], keep=1) == [Checkpoint(50, 1, 0), refused]
+
+
 def test_nothing_is_surplus_before_there_are_more_than_are_kept() -> None:
     assert surplus([Checkpoint(1, 1, 0), Checkpoint(2, 1, 0)], keep=3) == []
 

@@ -233,21 +233,6 @@ def test_a_shape_where_groups_straddle_ranks_is_refused() -> None:
         rlvr.batch_shape(spec, 2)
 
 
-def test_a_pass_without_its_common_padding_has_the_same_loss(make: Any) -> None:
-    trainer = make([CORRECT, WRONG])
-    trainer.current_gradient_accumulation_steps = 1
-    inputs = batch(trainer)
-    wide = {
-        **inputs,
-        "prompt_ids": torch.nn.functional.pad(inputs["prompt_ids"], (7, 0)),
-        "prompt_mask": torch.nn.functional.pad(inputs["prompt_mask"], (7, 0)),
-    }
-    wide |= {key: torch.nn.functional.pad(inputs[key], (0, 5)) for key in rlvr.PER_TOKEN if key in inputs}
-    narrow = rlvr.trim(wide)
-    assert narrow["prompt_ids"].shape == inputs["prompt_ids"].shape and narrow["completion_ids"].shape == inputs["completion_ids"].shape
-    assert trainer._compute_loss(trainer.model, narrow).item() == pytest.approx(trainer._compute_loss(trainer.model, wide).item(), abs=1e-6)
-
-
 def test_the_rows_of_a_group_stay_side_by_side(make: Any) -> None:
     trainer = make([CORRECT, WRONG])
     trainer.model.train()

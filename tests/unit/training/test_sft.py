@@ -82,7 +82,3 @@ def test_a_batch_that_does_not_cut_into_ranks_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SpecError, match="2 ranks"):
         sft.build(spec, None, loading.processing_class(tokenizer, model_folder), data, Curve(tmp_path), tmp_path)
-
-
-def test_each_step_keeps_its_rows_and_sorts_them_by_length() -> None:
-    assert sft.by_length([(0, 2), (0, 0), (0, 1), (1, 1)], lengths=[5, 9, 7], size=2) == [0, 2, 1, 1]
