@@ -29,7 +29,7 @@ RunName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 
 
 class Section(BaseModel):
-    """A part of the document. Unknown keys are errors, and so are numbers given as text."""
+    """A part of the document. Unknown keys are errors, and so are NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -171,7 +171,9 @@ class EvaluateSpec(Section):
 
     limit: int | None = Field(None, ge=1, description="Test rows used, stratified by category (stated in the report). None: all.")
     samples: int = Field(4, ge=0, description="Samples per prompt at rlvr.temperature beside the greedy one; their mean is reported too.")
-    policies: tuple[Literal["base", "sft", "rlvr"], ...] = Field(("base", "sft", "rlvr"), description="Which policies are compared.")
+    policies: tuple[Literal["base", "sft", "rlvr"], ...] = Field(
+        ("base", "sft", "rlvr"), min_length=1, description="Which policies are compared; the newest of them becomes the run's model."
+    )
     bootstrap: int = Field(
         2000, ge=100, description="Resamples of the clustered bootstrap. 2000 keeps the end points of an interval steady to about 0.5 %."
     )
@@ -182,7 +184,9 @@ class PolicySpec(Section):
     """What happens when a stage fails."""
 
     retries: int = Field(3, ge=0, description="Attempts after the first for failures that another try may mend (exit code 75 or a killed process).")
-    deadline_s: int | None = Field(None, ge=60, description="Longest time for the whole run (seconds). None: none.")
+    deadline_s: int | None = Field(
+        None, ge=60, description="Longest time from submit to the end (seconds); a run that is continued has it anew. None: none."
+    )
 
 
 class RunSpec(Section):

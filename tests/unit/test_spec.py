@@ -57,6 +57,7 @@ def test_the_paper_recipe_restores_the_papers_choices_and_a_preset_of_sizes_stay
         ("model.tuning=qlora", "model.tuning: found 'qlora'"),
         ("sft.mode=auto", "sft.mode auto needs the diagnose stage"),
         ("stages=[]", "at least one stage is needed"),
+        ("evaluate.policies=[]", "evaluate.policies: found []"),
         ("stages=[prepare,train]", "stages.1: found 'train'"),
         ("rollout.min_ready=2", "min_ready is 2 but there are only 1 replicas"),
         ("rlvr.micro_batch_size=12", "must be a multiple of rlvr.samples_per_prompt 8"),
