@@ -67,10 +67,12 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                yield json.loads(line.decode())
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}, line {number}: not UTF-8 (byte {error.start}); convert it, for example with iconv") from None
             except ValueError:
                 raise DataError(f"{path}, line {number}: not a JSON object; prepare the data again") from None
 

@@ -80,3 +80,11 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     for form in examples.FORMATS:
         with pytest.raises(DataError, match="no such file"):
             examples.read_split(tmp_path / f"gone.{form}")
+
+
+def test_json_lines_of_another_encoding_are_refused_with_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    examples.write_split(path, [ONE])
+    path.write_bytes(path.read_bytes() + '{"id": "µ"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 2: not UTF-8"):
+        examples.read_split(path)
