@@ -34,7 +34,7 @@ class Tokenizer:
             if not (folder / name).is_file():
                 raise ModelError(f"{folder}: {name} is missing; a model folder needs {', '.join(REQUIRED)} and its weights as .safetensors")
         self._config = _json(folder / "tokenizer_config.json")
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _tokenizer(folder / "tokenizer.json")
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.eos_token = _text(self._config.get("eos_token"))
@@ -99,6 +99,13 @@ class Tokenizer:
         if found is None:
             raise ModelError(f"{folder}/tokenizer_config.json: {name} is {token!r}, which tokenizer.json does not know; training needs a stop token")
         return int(found)
+
+
+def _tokenizer(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception:  # the library raises the bare class, and quotes the file
+        raise ModelError(f"{path}: not a whole tokenizer file that this version of tokenizers reads; copy it again") from None
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template:

@@ -39,6 +39,13 @@ def test_a_folder_without_tokenizer_is_refused(folder: Path) -> None:
         startmodel.check(folder)
 
 
+def test_a_tokenizer_file_cut_off_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ModelError, match=r"tokenizer\.json: not a whole tokenizer"):
+        startmodel.check(folder)
+
+
 def test_a_tokenizer_that_loses_text_is_refused(folder: Path) -> None:
     edit(folder / "tokenizer.json", lambda d: d.update(normalizer={"type": "Lowercase"}))
     with pytest.raises(ModelError, match="does not give back the text"):
