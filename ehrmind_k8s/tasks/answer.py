@@ -54,8 +54,13 @@ def number(value: Any) -> float | None:
     text = value.strip()
     if not _NUMBER.fullmatch(text):
         return None
-    found = float(text.replace(",", "").replace("\u2212", "-"))
+    found = float(plain(text))
     return found if math.isfinite(found) else None
+
+
+def plain(number: str) -> str:
+    """The text of a number that `number` reads, as `float` reads it too: no thousands commas, an ASCII minus."""
+    return number.replace(",", "").replace("\u2212", "-")
 
 
 def canonical(value: float) -> str:

@@ -78,8 +78,8 @@ def _published(row: Row, split: Split, abstain: bool) -> tuple[dict[str, Any], b
     if lower > upper:
         raise DataError(f"{row.where}: Lower Limit is above Upper Limit, so no answer could be right; swap them")
     if split != "test" and row.calculator.id in EXACT_IN_TRAIN and lower == upper != 0:
-        return _with_answer(target, row.answer), True
-    return target | {"lower": row.lower, "upper": row.upper}, False
+        return _with_answer(target, answer.plain(row.answer)), True
+    return target | {name: answer.plain(text) for name, text in (("answer", row.answer), ("lower", row.lower), ("upper", row.upper))}, False
 
 
 def _corrected(row: Row, correction: Row) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _with_answer(target: Mapping[str, Any], value: str) -> dict[str, Any]:
 def _agrees(value: str, target: Mapping[str, Any]) -> bool:
     if target["scoring"] != "decimal":
         return bool(value == target["answer"])
-    published = float(target["answer"].replace(",", ""))
+    published = float(target["answer"])
     return abs(float(value) - published) <= max(TOLERANCE * abs(published), ROUNDING)
 
 

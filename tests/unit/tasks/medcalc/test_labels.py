@@ -122,3 +122,10 @@ def test_a_coma_score_of_sixteen_is_flagged_not_changed() -> None:
     found = label(row(21, "16", "16", "16", entities=""))
     assert found.impossible and found.target["answer"] == "16"
     assert not label(row(21, "15", "15", "15", entities="")).impossible
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("calculator", [49, 56])
+def test_limits_with_thousands_commas_are_numbers_to_the_scorer_too(calculator: int, split: str) -> None:
+    found = label(row(calculator, "1,200.5", "1,200.5", "1,200.5", entities=""), split=split)
+    assert scoring.is_gold(found.target)
