@@ -25,6 +25,10 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "ehrmind",
         description="Where the local backend keeps locks, process ids, logs and caches; safe to delete when nothing runs.",
     )
+    work_dir: Path | None = Field(
+        None,
+        description="Where a stage keeps what it works on; the system's temporary folder when not set. The local backend sets and empties it.",
+    )
     s3_endpoint_url: str | None = Field(
         None, validation_alias=_s3("ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), description="S3 endpoint; AWS itself when not set."
     )

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ehrmind_k8s import artifacts, logs, plan, storage, versions
+from ehrmind_k8s import artifacts, logs, plan, settings, storage, versions
 from ehrmind_k8s.artifacts import Claim, RunDocument
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.records import StageResult
@@ -35,7 +35,7 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
     started = time.monotonic()
     inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.reads(spec, stage)}
     module = importlib.import_module(f"ehrmind_k8s.stages.{stage}")
-    with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-") as work:
+    with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-", dir=settings.load().work_dir) as work:
         output: Output = module.run(Context(spec, run_uri, document.uid, stage, attempt, claim, out, inputs, Path(work)))
         seconds = round(time.monotonic() - started, 3)
         result = StageResult(stage, out.uri, output.reason, output.message, output.score, seconds)

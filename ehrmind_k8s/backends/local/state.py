@@ -6,6 +6,8 @@
     ports            ports of the rollout servers, kept so that their URLs stay the same
     sessions         process ids and start times of the leashes, to find leftovers
     logs/            <stage>-a<K>.log, rollout-<i>.log
+    work/            what the stage that runs works on: rows and weights
+    rollout/         weights that rollout servers have fetched
 
 Only the store decides what is complete. This folder may be deleted whenever nothing runs.
 """
@@ -32,7 +34,7 @@ class State:
         digest = hashlib.sha256(run_uri.encode()).hexdigest()[:12]
         self.run_uri = run_uri
         self.folder = state_dir.absolute() / f"{digest}-{run_uri.rsplit('/', 1)[-1]}"
-        self.logs = self.folder / "logs"
+        self.logs, self.work = self.folder / "logs", self.folder / "work"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -88,6 +90,12 @@ class State:
     def sources(self) -> list[str]:
         """Names of all logs."""
         return sorted(p.stem for p in self.logs.glob("*.log"))
+
+    def empty_work(self) -> Path:
+        """The folder for a stage's working files, with nothing in it: a killed stage could not delete its own."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(mode=0o700)
+        return self.work
 
     @property
     def cancelled(self) -> bool:

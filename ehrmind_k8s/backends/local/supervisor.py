@@ -6,6 +6,7 @@ run with that code. The attempt number is chosen here, under the lock of the run
 
 import asyncio
 import json
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,7 @@ class Supervisor:
         except TimeoutError:
             raise RunFailed(f"run {self.spec.name} passed policy.deadline_s = {self.spec.policy.deadline_s} s in stage {self.status.stage}") from None
         finally:
+            shutil.rmtree(self.state.work, ignore_errors=True)
             if self.servers:
                 await self.servers.stop()
 
@@ -129,7 +131,7 @@ class Supervisor:
         self._update(stage=step.stage, done=0, total=0, unit="", figures={}, message="")
         began = time.monotonic()
         self._record(Attempt(step.stage, number, "running"))
-        env = self.env | {"EHRMIND_ROLLOUT_URLS": self.servers.urls if self.servers else ""}
+        env = self.env | {"EHRMIND_ROLLOUT_URLS": self.servers.urls if self.servers else "", "EHRMIND_WORK_DIR": str(self.state.empty_work())}
         child = await Leashed.start(step.argv(self.run_uri, number), env, log, self.state.folder, read=True)
         self.state.add_session(child.process.pid)
         reading = asyncio.create_task(self._read(step.stage, child, log))
