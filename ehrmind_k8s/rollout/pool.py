@@ -197,10 +197,12 @@ class Pool:
 
     def _ask(self, server: Server, *, wait: bool = False) -> None:
         """Admit a server, or see whether an admitted one still is what it was. With `wait`, after whoever is asking it already."""
-        target = self._target
-        if target is None or time.monotonic() < server.retry_at or not server.asking.acquire(blocking=wait):
+        if time.monotonic() < server.retry_at or not server.asking.acquire(blocking=wait):
             return
         try:
+            target = self._target  # read under the lock: with an older one, a server just admitted would look wrong
+            if target is None:
+                return
             state = server.client.state()
             if state.get("uid") != self._uid:
                 raise ServerError(f"serves run {state.get('uid')}")
