@@ -15,13 +15,14 @@ from ehrmind_k8s import artifacts, logs, plan, settings, storage, versions
 from ehrmind_k8s.artifacts import Claim, RunDocument
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.records import StageResult
+from ehrmind_k8s.storage import disk
 
 __all__ = ["Context", "Output", "run_stage"]
 
 
 def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
     """Run one stage of the run at `run_uri` as attempt K, or return the result of a complete one."""
-    document = RunDocument.read(storage.open(run_uri))
+    document = RunDocument.at(run_uri)
     spec = document.spec
     out = storage.open(artifacts.stage_uri(spec, run_uri, stage))
     done = artifacts.load(out)
@@ -35,7 +36,7 @@ def run_stage(stage: str, run_uri: str, attempt: int) -> StageResult:
     started = time.monotonic()
     inputs = {name: storage.open(artifacts.stage_uri(spec, run_uri, name)) for name in plan.reads(spec, stage)}
     module = importlib.import_module(f"ehrmind_k8s.stages.{stage}")
-    with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-", dir=settings.load().work_dir) as work:
+    with tempfile.TemporaryDirectory(prefix=f"ehrmind-{stage}-", dir=settings.load().work_dir) as work, disk.full(Path(work)):
         output: Output = module.run(Context(spec, run_uri, document.uid, stage, attempt, claim, out, inputs, Path(work)))
         seconds = round(time.monotonic() - started, 3)
         result = StageResult(stage, out.uri, output.reason, output.message, output.score, seconds)

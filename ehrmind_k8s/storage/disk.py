@@ -2,15 +2,19 @@
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ehrmind_k8s.errors import SpecError, StoreUnavailable
+from ehrmind_k8s.errors import EhrmindError, SpecError, StoreUnavailable
 
 ASIDE = ".aside-"
 """How names of unfinished files begin; no reader takes them for objects."""
+
+NEARLY_FULL_BYTES = 1 << 20
+"""Less than this is no room for anything that a stage writes."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LAYOUT = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
@@ -64,3 +68,19 @@ def errors(path: Path) -> Iterator[None]:
         if error.errno == errno.ENOENT:
             raise SpecError(f"{where}: there is no such file or folder") from None
         raise StoreUnavailable(f"{where}: {error.strerror or type(error).__name__}") from None
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """A library's failure to write below `folder` while its disk is full: StoreUnavailable. Each library has words of its own for it, torch
+    none at all, so the disk is asked. Everything else passes as it is.
+    """
+    try:
+        yield
+    except EhrmindError:
+        raise
+    except Exception as error:
+        told = isinstance(error, OSError) and error.errno in FULL
+        if told or shutil.disk_usage(folder).free < NEARLY_FULL_BYTES:
+            raise StoreUnavailable(f"{folder}: disk full ({type(error).__name__}); free some space and run the same command again") from None
+        raise
