@@ -1,7 +1,6 @@
 """The result of a complete run as a small table, and where the report is."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,4 +30,4 @@ def _report(run_uri: str) -> tuple[dict[str, Any], str] | None:
     if artifacts.load(out) is None:
         return None
     page = storage.join(out.uri, "report.html")
-    return json.loads(out.get_bytes(artifacts.REPORT)), str(Path(page.removeprefix("file://"))) if page.startswith("file://") else page
+    return json.loads(out.get_bytes(artifacts.REPORT)), str(storage.path(page) or page)

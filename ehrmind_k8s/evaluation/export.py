@@ -3,12 +3,12 @@
 import json
 import shlex
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.artifacts import Claim
 from ehrmind_k8s.evaluation.generate import Subject
 from ehrmind_k8s.evaluation.report import Served
+from ehrmind_k8s.rollout import weights
 from ehrmind_k8s.spec import RunSpec
 
 BASE = "base.json"  # beside an adapter: where the weights are that it belongs to
@@ -40,14 +40,14 @@ def command(spec: RunSpec, run_uri: str, kind: str, start_uri: str) -> str:
     """The shell line that serves the result; s3:// is copied to ./model first, since vLLM reads folders."""
     model, base = storage.join(run_uri, artifacts.MODEL), start_uri
     copies, name = [], shlex.quote(spec.name)
-    if urlsplit(run_uri).scheme == "s3":
+    if storage.path(run_uri) is None:
         wanted = {"model": model} | ({"base": base} if kind == "lora" else {})
         copies = [f"aws s3 cp --recursive {shlex.quote(uri)} ./{folder}" for folder, uri in wanted.items()]
         model, base = "./model", "./base"
     model, base = _path(model), _path(base)
     length = f"--max-model-len {spec.model.context}"
     if kind == "lora":
-        serve = f"vllm serve {base} --enable-lora --max-lora-rank {spec.model.lora_rank} --lora-modules {name}={model} {length}"
+        serve = f"vllm serve {base} --enable-lora --max-lora-rank {weights.served_rank(spec.model.lora_rank)} --lora-modules {name}={model} {length}"
     else:
         serve = f"vllm serve {model} --served-model-name {name} {length}"
     return " && ".join([*copies, serve])
@@ -58,4 +58,4 @@ def _meta(newest: Subject) -> dict[str, str]:
 
 
 def _path(uri: str) -> str:
-    return shlex.quote(urlsplit(uri).path if uri.startswith("file://") else uri)
+    return shlex.quote(str(storage.path(uri) or uri))

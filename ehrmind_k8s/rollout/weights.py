@@ -30,6 +30,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "lora": ("adapter_config.json", "adapter_model.safetensors"),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {"full": ("config.json", "model*.safetensors"), "lora": _FILES["lora"]}
+LORA_RANKS = (8, 16, 32, 64, 128, 256)  # what vLLM takes for --max-lora-rank, as far as model.lora_rank goes
 _LORA_KEYS = ("r", "lora_alpha", "target_modules")
 
 
@@ -91,6 +92,11 @@ def publish(
     key = artifacts.policy_key(name)
     artifacts.publish(out, key, folder, "policy", meta, names, claim)
     return Policy(name, storage.join(out.uri, key))
+
+
+def served_rank(rank: int) -> int:
+    """The --max-lora-rank of a server for adapters of this rank: the smallest that vLLM knows and that holds them."""
+    return next(r for r in LORA_RANKS if r >= rank)
 
 
 def load(policy: Policy) -> PolicyMeta:

@@ -76,13 +76,12 @@ def _source(spec: RunSpec, task: Task, work: Path) -> tuple[Path, dict[str, Any]
         twin = work / "twin"
         task.synthesize(twin, spec.seed, "quickstart")
         return twin, {"kind": "synthetic", "about": (twin / "README.md").read_text(encoding="utf-8")}
-    scheme = urlsplit(uri).scheme
-    if scheme in ("", "file"):
-        path = Path(uri.removeprefix("file://")).expanduser()
-        if not path.exists():
-            raise DataError(f"data.uri {uri}: no such file or folder. {task.layouts}")
-        return path, {"kind": "local", "uri": uri}
-    return _download(uri, work / "source"), {"kind": scheme, "uri": uri}
+    path = storage.path(uri)
+    if path is None:
+        return _download(uri, work / "source"), {"kind": urlsplit(uri).scheme, "uri": uri}
+    if not path.exists():
+        raise DataError(f"data.uri {uri}: no such file or folder. {task.layouts}")
+    return path, {"kind": "local", "uri": uri}
 
 
 def _download(uri: str, folder: Path) -> Path:

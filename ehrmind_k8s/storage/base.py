@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ehrmind_k8s.errors import SpecError, nearest
 
@@ -68,6 +68,14 @@ def open(uri: str) -> ObjectStore:
 
         return S3Store(uri, settings.load())
     raise SpecError(f"store URI {uri!r} has the unknown scheme {scheme!r}; {nearest(scheme, ['file', 's3'])}")
+
+
+def path(uri: str) -> Path | None:
+    """Where a URI points on this machine; None for what is elsewhere."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(uri).expanduser()
 
 
 def checked(key: str) -> str:

@@ -61,3 +61,15 @@ def test_a_result_in_a_bucket_is_copied_before_it_is_served(tuning: str) -> None
     assert copies[0] == "aws s3 cp --recursive s3://bucket/runs/demo/model ./model"
     assert len(copies) == (2 if tuning == "lora" else 1)
     assert "s3://" not in command.split(" && ")[-1]
+
+
+def test_a_result_in_a_folder_with_a_space_is_served_from_where_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs" / "demo"
+    command = export.command(run_spec("full"), folder.as_uri(), "full", f"{folder.as_uri()}/prepare/model")
+    assert command == f"vllm serve '{folder}/model' --served-model-name demo --max-model-len 8192"
+
+
+@pytest.mark.parametrize(("rank", "room"), [(4, 8), (16, 16), (24, 32)])
+def test_an_adapter_of_any_rank_is_served_with_a_rank_that_vllm_knows(rank: int, room: int) -> None:
+    lora = spec.load({"task": "medcalc", "preset": "tiny"}, ["model.tuning=lora", f"model.lora_rank={rank}"])
+    assert f"--max-lora-rank {room} " in export.command(lora, "file:///runs/demo", "lora", "file:///runs/demo/prepare/model")
