@@ -135,6 +135,14 @@ class RunDocument:
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{store.uri}/{SPEC}: damaged ({type(error).__name__})") from None
 
+    @classmethod
+    def at(cls, run_uri: str) -> "RunDocument":
+        """The document of the run at `run_uri`. Raises SpecError where there is no run, IntegrityError for one it cannot read."""
+        try:
+            return cls.read(storage.open(run_uri))
+        except KeyError:
+            raise SpecError(f"{run_uri}: no {SPEC} here, so this is not a run; expected the URI of a submitted run") from None
+
     def write(self, store: ObjectStore) -> bool:
         """Publish it where no document is yet; False if one was there."""
         return _put_own(store, SPEC, self.to_json())

@@ -43,7 +43,7 @@ def _fetch(run_uri: str) -> tuple[dict[str, Any], Path]:
     from ehrmind_k8s import artifacts, settings, storage
     from ehrmind_k8s.errors import TryAgain
 
-    document = artifacts.RunDocument.read(storage.open(run_uri))
+    document = artifacts.RunDocument.at(run_uri)
     out = storage.open(artifacts.stage_uri(document.spec, run_uri, "evaluate"))
     if artifacts.load(out) is None:
         raise TryAgain(f"{run_uri}: there is no report yet, evaluate is not complete; `ehrmind status {run_uri}` shows where the run is")
@@ -51,8 +51,8 @@ def _fetch(run_uri: str) -> tuple[dict[str, Any], Path]:
         folder = Path(scratch) / "report"
         artifacts.fetch(out, "", folder, [artifacts.REPORT, PAGE])
         tree = json.loads((folder / artifacts.REPORT).read_text(encoding="utf-8"))
-        if out.uri.startswith("file://"):
-            return tree, Path(out.uri.removeprefix("file://")) / PAGE
+        if (here := storage.path(out.uri)) is not None:
+            return tree, here / PAGE
         page = settings.load().state_dir / "reports" / f"{document.uid}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_bytes((folder / PAGE).read_bytes())

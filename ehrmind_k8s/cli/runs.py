@@ -27,9 +27,15 @@ def command(ctx: click.Context, store: str | None, as_json: bool) -> None:
 
     from ehrmind_k8s import settings, storage
     from ehrmind_k8s.backends import base
+    from ehrmind_k8s.errors import IntegrityError
 
     place, where = base.open("local", settings.load()), options.store_uri(store)
-    found = [place.status(storage.open(storage.join(where, name)).uri) for name in options.run_names(where)]
+    found = []
+    for name in options.run_names(where):
+        try:
+            found.append(place.status(storage.open(storage.join(where, name)).uri))
+        except IntegrityError as error:  # a run of a newer version, or a damaged one, hides no other
+            click.echo(f"{name}: {error}", err=True)
     if as_json:
         options.echo_json([asdict(s) for s in found])
         return

@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from ehrmind_k8s import artifacts, examples, logs, plan, storage
+from ehrmind_k8s import artifacts, examples, logs, plan, settings, storage
 from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.errors import IntegrityError, ModelError
@@ -21,7 +21,6 @@ from ehrmind_k8s.evaluation.generate import Answer, Questions, Subject
 from ehrmind_k8s.evaluation.report import Report
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout import Generator, Policy, Sampling, connect
-from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import POLICIES, RunSpec
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
@@ -40,7 +39,7 @@ def run(context: Context) -> Output:
     test = examples.read_split(folder / TEST)
     questions = _questions(spec, test, tokenizer)
     subjects = _subjects(context, manifests)
-    with closing(connect(spec, context.uid, tokenizer, folder / artifacts.MODEL, Settings())) as generator:
+    with closing(connect(spec, context.uid, tokenizer, folder / artifacts.MODEL, settings.load())) as generator:
         answers = _answers(context, questions, subjects, generator, skipped=bool(manifests["sft"].meta.get("skipped")))
     measured = measure.measure(questions, {s.label: s.policy for s in subjects}, answers, spec.evaluate.bootstrap, spec.seed)
     start_uri = storage.join(prepared.uri, artifacts.MODEL)

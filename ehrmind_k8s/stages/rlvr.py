@@ -8,12 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ehrmind_k8s import artifacts, examples, logs, rollout
+from ehrmind_k8s import artifacts, examples, logs, rollout, settings
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.evaluation.generate import stratify
 from ehrmind_k8s.rollout.base import Generator
 from ehrmind_k8s.rollout.inprocess import InProcess
-from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import checkpoint, ledger, loading, loop, ranks, rlvr
@@ -48,7 +47,7 @@ def run(context: Context) -> Output:
 def _generator(context: Context, tokenizer: Tokenizer, model: Any, folder: Path) -> Generator:
     if context.spec.rollout.engine == "transformers":
         return InProcess(tokenizer, model=model)
-    return rollout.connect(context.spec, context.uid, tokenizer, folder, Settings())
+    return rollout.connect(context.spec, context.uid, tokenizer, folder, settings.load())
 
 
 def _train(context: Context, prepared: Path, tokenizer: Tokenizer, model: Any, generator: Generator, policies: Policies, curve: loop.Curve) -> None:

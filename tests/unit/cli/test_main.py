@@ -11,6 +11,7 @@ import pytest
 
 from ehrmind_k8s import artifacts, cli, spec, storage
 from ehrmind_k8s.artifacts import RunDocument
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -228,3 +229,25 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(spec.RunSpec, "model_json_schema", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def test_a_report_in_a_folder_with_a_space_is_where_it_says(ehrmind, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "my runs")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "report.json").write_bytes((ROOT / "tests" / "golden" / "report" / "report.json").read_bytes())
+    (tmp_path / "made" / "report.html").touch()
+    artifacts.publish(storage.open(f"{run}/evaluate"), "", tmp_path / "made", "report")
+    code, out, _ = ehrmind("report", run)
+    assert code == 0
+    assert Path(out.splitlines()[-1].removeprefix("report: ")).is_file()
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(ehrmind, tmp_path: Path) -> None:
+    make_run(tmp_path)
+    make_run(tmp_path, "newer")
+    path = tmp_path / "runs" / "newer" / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    code, out, err = ehrmind("runs")
+    assert code == 0
+    assert out.startswith("demo ") and "newer" not in out
+    assert "format 99 is newer than this version reads" in err

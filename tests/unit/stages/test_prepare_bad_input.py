@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from ehrmind_k8s import toymodel
 from ehrmind_k8s.records import Example
+from ehrmind_k8s.stages import __main__ as stages_main
 from tests.unit.stages.conftest import Run
 
 Prepare = Callable[..., Run]
@@ -143,3 +145,16 @@ def test_a_prompt_longer_than_the_context(prepare: Prepare, source: Path) -> Non
 def test_no_message_quotes_a_note(prepare: Prepare, source: Path) -> None:
     change(source / "train.csv", Patient_Note="PLANTED-CANARY", Ground_Truth_Answer="PLANTED-CANARY", Lower_Limit="1", Upper_Limit="2")
     assert "PLANTED" not in json.dumps(prepare().last)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["stages", "prepare", "--run", str(tmp_path), "--attempt", "1"])
+    assert stages_main.main() == 2
+    assert "spec.json" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_uri_with_a_space_is_found(prepare: Prepare, source: Path, tmp_path: Path) -> None:
+    folder = source.rename(tmp_path / "my data")
+    assert prepare(data=folder.as_uri()).code == 0
