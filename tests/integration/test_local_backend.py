@@ -57,7 +57,9 @@ def test_nothing_survives_a_killed_supervisor_and_the_same_command_continues(ter
     process.wait(PATIENCE_S)
     assert gone(children)
     assert terminal.status()["state"] == "interrupted"
-    assert terminal.submit().returncode == 0
+    continued = terminal.submit()
+    assert continued.returncode == 0
+    assert "continuing run demo (interrupted in stage prepare)" in continued.stderr
     assert terminal.reasons() == ["interrupted", "ok"]
 
 

@@ -6,6 +6,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from ehrmind_k8s import artifacts, plan, storage
@@ -84,7 +85,8 @@ class LocalBackend:
         if pid is None:
             return self.status(run_uri)
         state.cancelled = True
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGTERM)
         patience = time.monotonic() + CANCEL_WAIT_S
         while state.holder() == pid:
             if time.monotonic() > patience:
@@ -104,6 +106,7 @@ class LocalBackend:
             keys = sorted((o.key for o in store.list()), key=lambda key: (key == artifacts.SPEC, not key.endswith(artifacts.MANIFEST)))
             for key in keys:
                 store.delete(key)
+            store.discard_unfinished("")
             state.remove()
         return len(keys)
 
@@ -123,8 +126,10 @@ class LocalBackend:
         try:
             there = RunDocument.read(store)
         except KeyError:
-            RunDocument.new(spec).write(store)
-            return
+            state.forget()  # of a run of this name that was deleted by other means
+            if RunDocument.new(spec).write(store):
+                return
+            there = RunDocument.read(store)  # another machine was first
         if changes := difference(there.spec, spec):
             lines = "\n  ".join(changes)
             raise SpecError(
@@ -134,7 +139,8 @@ class LocalBackend:
             store.put_bytes(artifacts.SPEC, RunDocument(there.uid, spec, there.recipe_hash).to_json())
         before = state.read()
         if before and before.state != "succeeded":
-            shown.say(f"continuing run {spec.name} ({self.status(store.uri).state} in stage {before.stage or 'prepare'})")
+            how = "interrupted" if before.state == "running" else before.state  # nobody but this process holds the run
+            shown.say(f"continuing run {spec.name} ({how} in stage {before.stage or 'prepare'})")
         state.cancelled = False
 
 
