@@ -208,7 +208,8 @@ def publish(
     if claim:
         claim.check()
     store.put_bytes(_at(prefix, MANIFEST), manifest.to_json())
-    store.discard_unfinished(prefix)
+    if claim or prefix:  # a store's root without a claim (`data put`) may hold what others are uploading
+        store.discard_unfinished(prefix)
     return manifest
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import string
 import tempfile
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ehrmind_k8s import artifacts, spec, storage
 from ehrmind_k8s.artifacts import Claim, RunDocument
 from ehrmind_k8s.errors import Fenced, IntegrityError
-from ehrmind_k8s.storage import ObjectStore
+from ehrmind_k8s.storage import ObjectStore, disk
 
 Tree = dict[str, bytes]
 NAMES = st.text(string.ascii_letters + string.digits + "._- é", min_size=1, max_size=6).filter(lambda n: n not in (".", ".."))
@@ -112,6 +113,17 @@ def test_a_remover_killed_at_any_delete_leaves_all_or_no_artifact(tree: Tree, la
         if artifacts.load(store, "x"):
             artifacts.fetch(store, "x", at / "got")
             assert read(at / "got") == tree
+
+
+def test_publishing_into_a_store_of_others_leaves_their_unfinished_uploads(store: ObjectStore, folder: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "store" / "data" / f"{disk.ASIDE}1"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    os.utime(theirs, (0, 0))
+    artifacts.publish(store, "", folder, "data")
+    assert theirs.exists()
+    artifacts.publish(store, "", folder, "data", claim=Claim(store, 1))  # who holds a claim has the place to itself
+    assert not theirs.exists()
 
 
 def test_only_the_named_files_are_published_and_fetched(store: ObjectStore, folder: Path, tmp_path: Path) -> None:
