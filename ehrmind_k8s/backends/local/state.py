@@ -132,6 +132,12 @@ class State:
         path.unlink()
         return killed
 
+    def forget(self) -> None:
+        """Delete what is known of an earlier run: status, logs, a cancellation. Call with the lock held."""
+        for name in ("status.json", "cancel"):
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.logs, ignore_errors=True)
+
     def remove(self) -> None:
         """Delete the folder. Call with the lock held."""
         shutil.rmtree(self.folder)

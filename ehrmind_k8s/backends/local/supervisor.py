@@ -217,16 +217,23 @@ def _reason(code: int, last: Mapping[str, Any]) -> str:
     """Why an attempt ended: what its last event says, or what can be told from outside."""
     if last.get("event") == ("error" if code else "result"):
         return str(last["reason"])
-    if code > 128:
-        return signal.Signals(code - 128).name
+    if signum := _signal(code):
+        return signum.name
     return f"exit {code}" if code else "ok"
+
+
+def _signal(code: int) -> signal.Signals | None:
+    """The signal that an exit code of 128 + n stands for; None for any other code, such as 255."""
+    with suppress(ValueError):
+        return signal.Signals(code - 128)
+    return None
 
 
 def _error(stage: str, code: int, why: str, log: Path) -> EhrmindError:
     """The error that an exit code stands for. A process ended by a signal may do better next time."""
-    if code > 128:
-        hint = "; was the machine short of memory?" if code == 128 + signal.SIGKILL else ""
-        return TryAgain(f"{stage}: the process was ended by {signal.Signals(code - 128).name}{hint} (log: {log})")
+    if signum := _signal(code):
+        hint = "; was the machine short of memory?" if signum == signal.SIGKILL else ""
+        return TryAgain(f"{stage}: the process was ended by {signum.name}{hint} (log: {log})")
     if code in _CLASSES:
         return _CLASSES[code](f"{stage}: {why} (log: {log})")
     return EhrmindError(f"{stage}: stopped by a bug of ours: {why} (log: {log})")
