@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from ehrmind_k8s import logs
-from ehrmind_k8s.errors import DataError, SpecError
+from ehrmind_k8s.errors import DataError, SpecError, nearest
 from ehrmind_k8s.evaluation.generate import stratify
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import RunSpec, SftSpec
@@ -29,13 +29,17 @@ IGNORED = -100  # label of a token that is not learned (PyTorch's ignore_index)
 def choose(spec: SftSpec, train: Sequence[Example], seed: int) -> list[Example]:
     """The rows to learn from: `percent` of the train rows of the wanted categories, stratified, of those that have an explanation.
 
-    Raises DataError where none is left, naming the categories there are.
+    Raises DataError where none is left, or for a category that no row has, naming those there are.
     """
+    known = sorted({e.category for e in train})
+    if strange := sorted(set(spec.categories) - set(known)):
+        raise DataError(f"sft.categories: no train row is of category {strange[0]!r}; {nearest(strange[0], known)}")
     wanted = [e for e in train if not spec.categories or e.category in spec.categories]
     taught = [e for e in wanted if e.sft_text is not None]
     if not taught:
-        known = ", ".join(sorted({e.category for e in train}))
-        raise DataError(f"sft: none of {len(wanted)} train rows in the chosen categories has an explanation to learn from; categories: {known}")
+        raise DataError(
+            f"sft: none of {len(wanted)} train rows in the chosen categories has an explanation to learn from; categories: {', '.join(known)}"
+        )
     return stratify(taught, max(1, round(len(wanted) * spec.percent / 100)), seed)
 
 

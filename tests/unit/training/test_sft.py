@@ -34,6 +34,11 @@ def test_no_row_to_learn_from_names_the_categories_there_are() -> None:
         sft.choose(SftSpec(categories=("dates",)), ROWS, seed=1)
 
 
+def test_a_category_that_no_train_row_has_is_refused_beside_one_that_they_have() -> None:
+    with pytest.raises(DataError, match=r"sft\.categories: no train row is of category 'lasb'; did you mean 'labs'"):
+        sft.choose(SftSpec(categories=("risk", "lasb")), ROWS, seed=1)
+
+
 def test_the_prompt_is_not_learned_and_the_stop_token_is(tokenizer: Tokenizer) -> None:
     row = sft.tokenised(SftSpec(), ROWS[:1], tokenizer)[0]
     prompt = list(tokenizer.prompt(ROWS[0]).token_ids)
