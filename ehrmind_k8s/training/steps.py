@@ -22,7 +22,6 @@ FROM_TRL = {
     "learning_rate": "learning_rate",
     "grad_norm": "grad_norm",
     "loss": "loss",
-    "completion_tokens": "completions/mean_length",
 }
 
 
@@ -81,6 +80,7 @@ class Steps(TrainerCallback):
             "attempt": self.attempt,
             **{ours: found.get(theirs) for ours, theirs in FROM_TRL.items()},
             "accuracy": done.outcomes["correct"] / total if total else None,
+            "completion_tokens": done.completion_tokens / total if total else None,
             "completion_tokens_total": done.completion_tokens,
             "prompt_tokens_total": done.prompt_tokens,
             "outcomes": {name: done.outcomes[name] for name in OUTCOMES},
