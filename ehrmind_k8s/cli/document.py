@@ -17,7 +17,8 @@ def resolve(path: Path | None, fields: Mapping[str, str | None], data: str | Non
     user = read(path) if path else {}
     user |= {k: v for k, v in fields.items() if v is not None}
     if data is not None:
-        user["data"] = {**(user.get("data") or {}), "uri": data}
+        section = user.get("data")
+        user["data"] = {**(section if isinstance(section, Mapping) else {}), "uri": data}
     return _placed(spec.load(user, overrides))
 
 

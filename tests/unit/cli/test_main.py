@@ -231,6 +231,13 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> N
         cli.main()
 
 
+def test_an_option_for_a_section_that_the_file_fills_with_text_wins(ehrmind, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{task: medcalc, preset: tiny, data: notes}")
+    code, _, err = ehrmind("submit", "-f", "run.yaml", "--backend", "local", "--data", "gone")
+    assert code == 10
+    assert f"data.uri: no file or folder at {tmp_path / 'gone'}" in err
+
+
 def test_a_report_in_a_folder_with_a_space_is_where_it_says(ehrmind, tmp_path: Path) -> None:
     run = make_run(tmp_path / "my runs")
     (tmp_path / "made").mkdir()
