@@ -1,5 +1,6 @@
 """What a user reads when a real S3 server refuses: the address, the reason, the fix, and never the secret."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,9 +60,13 @@ def test_half_of_the_credentials_are_told_before_anything_is_sent(monkeypatch: p
 
 def test_no_credentials_at_all_are_told_without_asking_a_metadata_service(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-    monkeypatch.setenv("EHRMIND_S3_ENDPOINT_URL", f"http://127.0.0.1:{s3_server.port}")
-    with pytest.raises(SpecError, match=r"no S3 credentials.*set EHRMIND_S3_ACCESS_KEY_ID"):
-        storage.open(f"s3://{BUCKET}/run").get_bytes("x")
+    with socket.create_server(("127.0.0.1", 0)) as metadata:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{metadata.getsockname()[1]}")
+        with pytest.raises(SpecError, match=r"no S3 credentials.*set EHRMIND_S3_ACCESS_KEY_ID"):
+            S3Store(f"s3://{BUCKET}/run", Settings(s3_endpoint_url=s3_server.settings.s3_endpoint_url, s3_region="eu-west-1")).get_bytes("x")
+        metadata.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody came
+            metadata.accept()
 
 
 @pytest.mark.parametrize("prefix", ["EHRMIND_S3", "AWS"])
