@@ -63,14 +63,33 @@ def pass_at(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def wilson(correct: int, n: int) -> Estimate:
-    """A share with its Wilson score interval (Wilson 1927): for the few rows of a table line, where a bootstrap has nothing to resample."""
+def wilson(correct: int, n: int, independent: float | None = None) -> Estimate:
+    """A share with its Wilson score interval (Wilson 1927): for the few rows of a table line, where a bootstrap has nothing to resample.
+
+    `independent` is what the n rows are worth where some share a group (see `effective`).
+    """
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    share, z2 = correct / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    share, z2, m = correct / n, Z95**2, n if independent is None else independent
+    centre = (share + z2 / (2 * m)) / (1 + z2 / m)
+    half = Z95 / (1 + z2 / m) * math.sqrt(share * (1 - share) / m + z2 / (4 * m * m))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def effective(correct: Sequence[bool], groups: Sequence[str]) -> float:
+    """How many independent rows would give a share as certain: n over the design effect of whole groups (Kish 1965), at most n.
+
+    The design effect is the variance of the share by the sums of groups over that of independent rows. Where all rows are right or all
+    are wrong it cannot be seen, and a group is worth one row.
+    """
+    n, share = len(correct), sum(correct) / len(correct)
+    sums: dict[str, float] = defaultdict(float)
+    for right, group in zip(correct, groups, strict=True):
+        sums[group] += right - share
+    if len(sums) in (1, n) or share in (0, 1):
+        return len(sums)
+    clustered = len(sums) / (len(sums) - 1) * sum(s * s for s in sums.values())
+    return min(n, n * n * share * (1 - share) / clustered) if clustered else n
 
 
 @dataclass(frozen=True)
@@ -139,12 +158,16 @@ def _tables(task: Task, examples: Sequence[Example], rows: Mapping[str, Sequence
     for i, example in enumerate(examples):
         for table, label in task.breakdown(example).items():
             members[table][label].append(i)
-    tables = [Table(name, tuple(_row(label, lines, rows) for label, lines in sorted(by_label.items()))) for name, by_label in members.items()]
+    tables = [
+        Table(name, tuple(_row(label, lines, examples, rows) for label, lines in sorted(by_label.items()))) for name, by_label in members.items()
+    ]
     return tuple(sorted(tables, key=lambda t: len(t.rows)))
 
 
-def _row(label: str, lines: Sequence[int], rows: Mapping[str, Sequence[_Answered]]) -> Row:
-    return Row(label, len(lines), {policy: wilson(sum(answered[i].greedy.correct for i in lines), len(lines)) for policy, answered in rows.items()})
+def _row(label: str, lines: Sequence[int], examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> Row:
+    groups = [examples[i].group for i in lines]
+    found = {policy: [answered[i].greedy.correct for i in lines] for policy, answered in rows.items()}
+    return Row(label, len(lines), {policy: wilson(sum(right), len(right), effective(right, groups)) for policy, right in found.items()})
 
 
 def _by_id(found: Sequence[Answer]) -> dict[str, _Answered]:

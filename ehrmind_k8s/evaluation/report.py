@@ -55,7 +55,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One calculator, category or class: correct greedy answers of each policy among its `n` rows, with Wilson intervals."""
+    """One calculator, category or class: correct greedy answers of each policy among its `n` rows, Wilson intervals that count shared groups."""
 
     label: str
     n: int

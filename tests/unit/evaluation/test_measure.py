@@ -1,5 +1,6 @@
 """Figures from judged answers, against numbers worked out by hand."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,24 @@ def test_wilson_agrees_with_the_published_example() -> None:
 def test_wilson_of_no_right_answer_still_has_width() -> None:
     assert measure.wilson(0, 4).high == pytest.approx(0.4899, abs=1e-4)
     assert math.isnan(measure.wilson(0, 0).value)
+
+
+def test_rows_that_repeat_their_group_are_worth_one_row_a_group() -> None:
+    alike = [True, True, True, False, False, False, True, True, True, False, False, False]
+    groups = [f"note {i // 3}" for i in range(12)]
+    # Sums of groups 1.5, -1.5, 1.5, -1.5: 4 / 3 x 9 = 12 against n p (1 - p) = 3, so a design effect of 4.
+    assert measure.effective(alike, groups) == pytest.approx(3)
+    assert measure.effective(alike, [str(i) for i in range(12)]) == 12
+    assert measure.effective([True] * 12, groups) == 4
+    mixed = [True, False, True, False, True, False]
+    assert measure.effective(mixed, ["a", "a", "b", "b", "c", "c"]) == 6  # groups that cancel are no better than independent rows
+
+
+def test_a_table_line_is_less_certain_where_its_rows_share_a_note(examples: list[Example]) -> None:
+    same = [dataclasses.replace(e, group="one note") for e in examples]
+    for table in zip(*(measured(ask(rows, samples=0), {"base": greedy(rows, 99)}).tables for rows in (examples, same)), strict=True):
+        apart, together = (max(t.rows, key=lambda r: r.n).correct["base"] for t in table)
+        assert apart.value == together.value and together.low < apart.low
 
 
 def test_accuracy_is_the_share_of_greedy_answers(examples: list[Example]) -> None:
