@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ehrmind_k8s import artifacts
 from ehrmind_k8s.artifacts import Claim
 from ehrmind_k8s.spec import RunSpec
 from ehrmind_k8s.storage import ObjectStore
@@ -23,10 +22,6 @@ class Context:
     out: ObjectStore
     inputs: dict[str, ObjectStore]
     work: Path
-
-    def publish(self, prefix: str, folder: Path, kind: str, meta: dict[str, Any] | None = None) -> artifacts.Manifest:
-        """Publish an artifact inside this stage's prefix, fenced by this attempt."""
-        return artifacts.publish(self.out, prefix, folder, kind, meta, claim=self.claim)
 
 
 @dataclass(frozen=True)

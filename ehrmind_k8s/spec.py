@@ -19,7 +19,6 @@ from ehrmind_k8s.errors import SpecError, nearest
 STAGES: tuple[str, ...] = ("prepare", "sft", "rlvr", "evaluate")
 PRESETS: tuple[str, ...] = ("tiny", "small", "default", "paper")
 POLICIES: tuple[str, ...] = ("base", "sft", "rlvr")
-SPEC_FORMAT = 1
 # Keys that say where and how a run executes, not what it computes: a second submit may change them.
 EXECUTION_KEYS: tuple[str, ...] = ("stages", "store", "policy", "rollout.replicas", "rollout.min_ready", "rollout.wait_s", "rollout.cores")
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scoring = Literal["decimal", "integer", "date", "weeks_days"]
-CATEGORIES: tuple[str, ...] = ("lab", "risk", "physical", "severity", "diagnosis", "date", "dosage")
-SPELLINGS = {"lab test": "lab", "dosage conversion": "dosage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +111,6 @@ _ALL = [
 
 BY_ID: dict[int, Calculator] = {c.id: c for c in sorted(_ALL, key=lambda c: c.id)}
 BY_NAME: dict[str, Calculator] = {c.name: c for c in BY_ID.values()} | {"Estimated Date of Conception": BY_ID[68]}
-
-
-def normal_category(text: str) -> str | None:
-    """One of CATEGORIES for any published spelling, or None."""
-    name = " ".join(text.lower().split())
-    name = SPELLINGS.get(name, name)
-    return name if name in CATEGORIES else None
 
 
 # What a question asks for, in words that v1.0 and Verified share; the longest that occurs decides ("albumin corrected anion gap").
