@@ -61,7 +61,7 @@ def test_the_paper_recipe_restores_the_papers_choices_and_a_preset_of_sizes_stay
         ("stages=[prepare,train]", "stages.1: found 'train'"),
         ("rollout.min_ready=2", "min_ready is 2 but there are only 1 replicas"),
         ("rlvr.micro_batch_size=12", "must be a multiple of rlvr.samples_per_prompt 8"),
-        ("sft.micro_batch_size=48", "sft.batch_size 64 must be a multiple of sft.micro_batch_size 48"),
+        ("sft.micro_batch_size=48", "must be a multiple of sft.micro_batch_size 48"),
         ("data.max_prompt_tokens=8192", "over model.context 8192"),
         ("preset=tinny", "preset 'tinny' is unknown; did you mean 'tiny'?"),
         ("recipe=papr", "recipe: found 'papr'"),
