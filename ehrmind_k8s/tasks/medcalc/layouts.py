@@ -145,13 +145,16 @@ def _relabelled(name: str, record: Mapping[str, Any]) -> Row:
 
 def _chat(name: str, record: Mapping[str, Any]) -> Row:
     """A chat row holds limits only: the gold of a decimal or an integer is their middle."""
-    number = _integer(str(record["extra_info"].get("uid", "")), "extra_info.uid", name)
-    note, _, question = record["prompt"][-1]["content"].removeprefix("Patient Note:").removesuffix("Response:").rpartition("\n\nQuestion:")
-    calculator = asked_by(question)
-    limits = [str(v) for v in record["reward_model"]["ground_truth"]]
-    if calculator is None or len(limits) != 2:
-        raise DataError(f"{name}, row {number}: no calculator known by this question, or not two limits in reward_model.ground_truth")
-    answer, lower, upper = _middle(calculator.scoring, *limits)
+    number = _integer(str((record["extra_info"] or {}).get("uid", "")), "extra_info.uid", name)
+    try:
+        text, limits = record["prompt"][-1]["content"], [str(v) for v in record["reward_model"]["ground_truth"]]
+        note, _, question = text.removeprefix("Patient Note:").removesuffix("Response:").rpartition("\n\nQuestion:")
+        calculator = asked_by(question)
+        answer, lower, upper = _middle(calculator.scoring, *limits) if calculator else ("", "", "")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise DataError(f"{name}, row {number}: prompt is no chat, or reward_model.ground_truth not the two limits that its calculator has") from None
+    if calculator is None:
+        raise DataError(f"{name}, row {number}: no calculator is known by this question")
     return Row(f"{name}, row {number}", number, calculator, calculator.scoring, note, question, answer, lower, upper, relabelled=True)
 
 

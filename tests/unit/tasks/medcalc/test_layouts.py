@@ -90,6 +90,18 @@ def test_the_relabelled_parquet_gives_its_answer_by_its_limits(tmp_path: Path, q
     assert (row.number, row.note.strip(), row.question.strip(), row.answer) == (3, "A note.\nTwo lines.", question, answer)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"reward_model": None}, {"prompt": []}, {"reward_model": {"ground_truth": ["1"]}}, {"reward_model": {"ground_truth": ["low", "high"]}}],
+    ids=str,
+)
+def test_a_chat_row_of_another_make_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    good = chat(*CHAT["a decimal"][:2])
+    pq.write_table(pa.Table.from_pylist([good, good | change]), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"test\.parquet, row 3: prompt is no chat, or"):
+        read(tmp_path / "test.parquet")
+
+
 def broken(tmp_path: Path, content: str | bytes, name: str = "test.csv") -> str:
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError) as error:
