@@ -34,11 +34,14 @@ def command(task_name: str, examples: Path, completions: Path, out: Path | None,
     The text is the whole completion, `<think>` included. Rewards are those of the default table (rlvr.reward). Metrics are over the
     examples that have a completion; examples without one are counted.
     """
+    from ehrmind_k8s.errors import DataError
     from ehrmind_k8s.examples import read_split
     from ehrmind_k8s.tasks import registry
 
     task = registry.get(task_name)
     rows = {e.id: e for e in read_split(_file(examples))}
+    if others := sorted({e.task for e in rows.values()} - {task.name}):
+        raise DataError(f"{examples}: rows of task {others[0]!r}, not {task.name!r}; pass the task they were prepared for")
     answers = list(_completions(_file(completions), rows))
     verdicts = [task.score(rows[id], text) for id, text in answers]
     if out:

@@ -1,5 +1,6 @@
 """`ehrmind score` on completions from anywhere."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,11 @@ def test_a_place_that_cannot_be_written_is_an_error_without_leftovers(prepared: 
     error = run(prepared, ANSWERS, "--out", str(prepared / "scores.jsonl")).exception
     assert isinstance(error, SpecError) and "cannot be written" in str(error)
     assert sorted(p.name for p in prepared.parent.iterdir()) == sorted(["answers.jsonl", prepared.name])
+
+
+def test_rows_of_another_task_are_not_judged(prepared: Path) -> None:
+    rows = [dataclasses.replace(e, task="trec") for e in examples.read_split(prepared)]
+    examples.write_split(prepared, rows)
+    result = run(prepared, ANSWERS)
+    assert isinstance(result.exception, DataError)
+    assert "rows of task 'trec', not 'medcalc'" in str(result.exception)
