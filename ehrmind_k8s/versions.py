@@ -23,10 +23,18 @@ def installed() -> dict[str, str]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Commit of the checkout that holds `folder`, with `-dirty` where tracked files differ from it; None outside a checkout or without git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Commit of the checkout that tracks the package in `folder`, with `-dirty` where tracked files differ from it.
+
+    None without git, and where the package is installed: an environment inside another project's checkout must not pass for that project.
+    """
+    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") if tracked else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says; None where it fails or is not there."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        found = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return found.stdout.strip() or None if found.returncode == 0 else None
