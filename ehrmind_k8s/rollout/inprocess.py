@@ -19,6 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from ehrmind_k8s import settings
 from ehrmind_k8s.errors import IntegrityError, RolloutUnavailable, SpecError
 from ehrmind_k8s.records import Completion, Prompt
 from ehrmind_k8s.rollout import weights
@@ -49,7 +50,7 @@ class InProcess:
         if self._own and self.policy != policy.name:
             started = time.monotonic()
             self.policy = ""
-            with tempfile.TemporaryDirectory(prefix="ehrmind-policy-") as scratch:
+            with tempfile.TemporaryDirectory(prefix="ehrmind-policy-", dir=settings.load().work_dir) as scratch:
                 folder = Path(scratch) / "policy"
                 meta = weights.fetch(policy, folder)
                 if meta.tokenizer != self.tokenizer.fingerprint:
