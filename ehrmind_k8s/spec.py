@@ -20,7 +20,19 @@ STAGES: tuple[str, ...] = ("prepare", "sft", "rlvr", "evaluate")
 PRESETS: tuple[str, ...] = ("tiny", "small", "default", "paper")
 POLICIES: tuple[str, ...] = ("base", "sft", "rlvr")
 # Keys that say where and how a run executes, not what it computes: a second submit may change them.
-EXECUTION_KEYS: tuple[str, ...] = ("stages", "store", "policy", "rollout.replicas", "rollout.min_ready", "rollout.wait_s", "rollout.cores")
+# What only trades memory for time is among them, so that a run that ran out of memory goes on with less.
+EXECUTION_KEYS: tuple[str, ...] = (
+    "stages",
+    "store",
+    "policy",
+    "rollout.replicas",
+    "rollout.min_ready",
+    "rollout.wait_s",
+    "rollout.cores",
+    "rollout.kv_cache_gib",
+    "rollout.gpu_memory",
+    "sft.micro_batch_size",
+)
 
 Stage = Literal["prepare", "sft", "rlvr", "evaluate"]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from ehrmind_k8s.tokenization import Tokenizer
 
 TICK_S = 1.0
 TELL_S = 10.0
+STRAGGLER_S = 5.0
 ROWS = 256  # samples in flight per server: two waves of a CPU server, less than one of a GPU
 TRIES = 5  # a group that ends this many servers is the likelier culprit
 MAX_BACKOFF_S = 30.0
@@ -87,9 +88,13 @@ class Pool:
 
         Raises IntegrityError (bad artifact, or every server fails its canary) or RolloutUnavailable.
         """
-        if self._target is None or self._target.policy != policy:
+        started, before = time.monotonic(), self._target
+        if before is None or before.policy != policy:
             self._retarget(policy)
         self._await_ready()
+        if self._target is not before:
+            pause_s = max((s.pause_s for s in list(self._servers.values())), default=0.0)
+            self._add(syncs=1, sync_s=time.monotonic() - started, pause_s=pause_s)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """B groups of up to G completions, in the order of `prompts`, all made by the current policy."""
@@ -115,7 +120,7 @@ class Pool:
             server.client.close()
 
     def _retarget(self, policy: Policy) -> None:
-        started = time.monotonic()
+        """Ask every server to sync. One that hangs holds nobody up: after STRAGGLER_S the ready ones go on without it."""
         target = Target(policy, weights.load(policy), self._uid)
         if target.meta.tokenizer != self._tokenizer.fingerprint:
             raise IntegrityError(f"{policy.uri}: policy {policy.name} was made with another tokenizer than this run's start model has")
@@ -125,9 +130,8 @@ class Pool:
                 server.admitted, server.refusal, server.retry_at, server.failures = False, None, 0.0, 0
                 server.reason, server.pause_s = "not synced yet", 0.0
         self._resolve()
-        servers = list(self._servers.values())
-        list(self._askers.map(lambda server: self._ask(server, wait=True), servers))
-        self._add(syncs=1, sync_s=time.monotonic() - started, pause_s=max((s.pause_s for s in servers), default=0.0))
+        asks = [self._askers.submit(self._ask, server, wait=True) for server in list(self._servers.values())]
+        wait(asks, timeout=STRAGGLER_S)
 
     def _group(self, target: Target, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         for _ in range(TRIES):
@@ -217,6 +221,8 @@ class Pool:
             self._bench(server, str(error))
         except IntegrityError as error:
             self._bench(server, str(error), error)
+        except Exception as error:  # ours or a library's: told as a reason, or the server would stay "not asked yet" for ever
+            self._bench(server, f"unexpected {type(error).__name__}")
         finally:
             server.asking.release()
 
