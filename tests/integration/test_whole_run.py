@@ -13,7 +13,18 @@ from tests.integration.terminal import PATIENCE_S, Terminal, family, gone, membe
 
 SERVER = "vllm.entrypoints.openai.api_server"
 SHORT = (
-    *("--set", "sft.epochs=1", "--set", "rlvr.steps=8", "--set", "rlvr.checkpoint_every=2", "--set", "rlvr.validate_every=0"),
+    *(
+        "--set",
+        "sft.epochs=1",
+        "--set",
+        "rlvr.steps=8",
+        "--set",
+        "rlvr.prompts_per_step=8",
+        "--set",
+        "rlvr.checkpoint_every=2",
+        "--set",
+        "rlvr.validate_every=0",
+    ),
     *("--set", "rlvr.max_completion_tokens=64", "--set", "evaluate.limit=20", "--set", "evaluate.samples=2", "--set", "evaluate.bootstrap=200"),
 )
 
@@ -49,7 +60,7 @@ def test_a_run_reaches_its_report_though_server_trainer_and_supervisor_are_kille
     assert (status["state"], status["rollout_restarts"]) == ("succeeded", 1)
     run = storage.open(str(terminal.folder / "runs" / "demo"))
     sums = json.loads(run.get_bytes("rlvr/ledger.json"))
-    assert sums["trained"] == 8 * 16
+    assert sums["trained"] == 8 * 8
     assert sums["issued"] == sum(sums[k] for k in ("trained", "dropped", "failed", "voided", "open"))
     steps = [json.loads(line)["step"] for line in run.get_bytes("rlvr/metrics.jsonl").splitlines()]
     assert steps == list(range(1, 9))
