@@ -13,7 +13,7 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: setup ## Train, evaluate and report on this machine, without data, GPU or cluster (about 10 minutes on 2 cores)
-	$(PY) -m ehrmind_k8s submit --task medcalc --backend local --preset tiny --name quickstart --set rlvr.max_completion_tokens=64 --set rlvr.prompts_per_step=16
+	$(PY) -m ehrmind_k8s submit -f examples/quickstart.yaml --backend local
 
 test: setup tools ## All tests; says what it skips and why
 	$(PYTEST) --durations 15 $(ARGS)
