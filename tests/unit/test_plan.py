@@ -1,5 +1,6 @@
 """What follows what, and with which argument line. The golden table holds every place to run to the same lines."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +58,9 @@ def test_an_input_of_another_run_is_not_written_to() -> None:
     built = plan.build(spec.load({"task": "medcalc", "stages": ["prepare", "rlvr"], "inputs": inputs}), RUN)
     assert inputs["sft"] not in [s.writes for s in built]
     assert inputs["sft"] in built[-1].reads
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_each_example_document_can_be_planned(example: Path) -> None:
+    document = spec.load(spec.parse_yaml(example.read_text(encoding="utf-8"), example.name))
+    assert [step.stage for step in plan.build(document, "file:///runs/x")] == list(document.stages)
