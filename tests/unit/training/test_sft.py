@@ -1,6 +1,7 @@
 """What SFT learns from: which rows, which tokens, in which order."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from ehrmind_k8s.spec import SftSpec  # noqa: E402
 from ehrmind_k8s.tokenization import Tokenizer  # noqa: E402
 from ehrmind_k8s.training import loading, order, sft  # noqa: E402
 from ehrmind_k8s.training.loop import Curve  # noqa: E402
+from ehrmind_k8s.training.trainers import fused_head  # noqa: E402
 from tests.unit.training.conftest import example  # noqa: E402
 
 ROWS = [example(i, category=["labs", "risk"][i % 4 == 0]) for i in range(40)]
@@ -77,6 +79,20 @@ def test_the_trainers_loss_is_the_cross_entropy_of_completion_and_stop_token(mod
     trainer = sft.build(spec, model, loading.processing_class(tokenizer, model_folder), data, Curve(tmp_path / "out"), tmp_path / "trainer")
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-4)
+
+
+def test_the_head_scores_no_token_of_the_prompt(model_folder: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = document.load({"task": "medcalc", "preset": "tiny", "sft": {"batch_size": 4, "micro_batch_size": 2, "epochs": 1}})
+    data = sft.tokenised(spec.sft, ROWS[:4], tokenizer)
+    model, head, scored = loading.start_model(spec.model, model_folder, 0), fused_head._ChunkedLogProbFunction, []
+
+    def counted(hidden: torch.Tensor, *rest: object) -> object:
+        scored.append(len(hidden))
+        return head.apply(hidden, *rest)
+
+    monkeypatch.setattr(fused_head, "_ChunkedLogProbFunction", SimpleNamespace(apply=counted))
+    sft.build(spec, model, loading.processing_class(tokenizer, model_folder), data, Curve(tmp_path / "out"), tmp_path / "trainer").train()
+    assert sum(scored) == sum(label != -100 for row in data for label in row["labels"])
 
 
 def test_a_batch_that_does_not_cut_into_ranks_is_refused(
