@@ -100,6 +100,7 @@ def environment(spec: RunSpec, serving: Serving, inherited: Mapping[str, str], i
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": cores(spec, index),
+        "VLLM_RPC_BASE_PATH": "/tmp",  # noqa: S108 (sockets of 107 characters at most: a longer TMPDIR would keep the engine from starting)
     }
     if cpu_build():
         changed["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probs of a prompt, so the first canary, compile for 14 s
