@@ -1,0 +1,1 @@
+"""One decision a file; each takes and returns plain data."""

@@ -1,0 +1,1 @@
+"""Pure builders: from a run, a profile and a step to the objects that a cluster needs."""

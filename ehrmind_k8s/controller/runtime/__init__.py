@@ -1,0 +1,1 @@
+"""How the operator talks to the API server: client, watch, queue, lease, probes. Knows nothing of runs."""

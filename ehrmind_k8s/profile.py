@@ -1,0 +1,140 @@
+"""A profile: what the owners of a cluster decide about the pods of a run, so that its users need not.
+
+Profiles are the entries of one ConfigMap in the operator's namespace (`ehrmind-profiles`, one YAML document a key); a run names one
+(`profile`, `default` when it says nothing). The operator freezes what it used in the run's status as a hash.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ehrmind_k8s.errors import SpecError, nearest
+
+Role = Literal["prepare", "sft", "rlvr", "evaluate", "rollout"]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|[KMGTP]i?)?$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(_Section):
+    """Container images by digest or version tag; what each holds: docs/operations.md."""
+
+    ehrmind: str = Field("ehrmind:latest", description="Prepare and evaluate: the command line, no torch.")
+    trainer: str = Field("ehrmind-trainer:latest", description="SFT and RLVR, and stages that sample with transformers.")
+    rollout: str = Field("ehrmind-rollout:latest", description="vLLM with our plug-ins.")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="When a node pulls an image it has.")
+    pull_secrets: tuple[str, ...] = Field((), description="Secrets of the run's namespace with registry credentials.")
+
+
+class S3(_Section):
+    """The object store as pods reach it. Keys stay in a Secret of the run's namespace, which the operator never reads."""
+
+    endpoint_url: str | None = Field(None, description="S3 endpoint; AWS itself when not set.")
+    region: str = Field("us-east-1", description="S3 region.")
+    addressing: Literal["path", "virtual", "auto"] = Field("path", description="How bucket names enter a request.")
+    secret: str | None = Field(
+        "ehrmind-s3", description="Secret with the keys. None: the pods' service account carries the right (workload identity)."
+    )
+    access_key_id_key: str = Field("access-key-id", description="Entry of the Secret that holds the access key.")
+    secret_access_key_key: str = Field("secret-access-key", description="Entry of the Secret that holds the secret key.")
+    ca_config_map: str | None = Field(
+        None, description="ConfigMap of the run's namespace with `ca.crt`, where a private authority signs the endpoint."
+    )
+
+
+class Resources(_Section):
+    """What a container asks for and may use at most. Quantities as Kubernetes writes them."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict, description="What the scheduler reserves.")
+    limits: dict[str, Quantity] = Field(default_factory=dict, description="The most it may use.")
+
+
+class Trainer(_Section):
+    """How training pods are made."""
+
+    kind: Literal["auto", "pytorchjob", "trainjob"] = Field(
+        "auto", description="auto: PyTorchJob where served, but TrainJob where a queue is set and both are served."
+    )
+    nodes: int = Field(1, ge=1, le=64, description="Pods of a training stage. Several meet through the training operator's rendezvous.")
+    gpus: int = Field(0, ge=0, le=16, description="GPUs of each training pod, and processes in it (0: CPU, one process).")
+
+
+class Toleration(_Section):
+    """A taint that pods accept, as in a pod spec."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    tolerationSeconds: int | None = None  # noqa: N815 (the API's own name)
+
+
+class Profile(_Section):
+    """Everything about pods that is the cluster's business rather than the recipe's."""
+
+    store: str | None = Field(None, description="Where runs are kept unless they say: s3://bucket/prefix; `{namespace}` becomes the run's namespace.")
+    allowed_namespaces: tuple[str, ...] = Field((), description="Namespaces that may use this profile; empty means all.")
+    images: Images = Field(default_factory=Images, description="Container images.")
+    s3: S3 = Field(default_factory=S3, description="The object store as pods reach it.")
+    service_account: str = Field("default", description="ServiceAccount of the run's namespace for its pods; no token is mounted.")
+    trainer: Trainer = Field(default_factory=Trainer, description="How training pods are made.")
+    resources: dict[Role, Resources] = Field(default_factory=dict, description="Per role; what is left out has no requests and no limits.")
+    gpu_resource: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
+    rollout_gpus: int = Field(0, ge=0, le=16, description="GPUs of each rollout pod (0: the CPU build of vLLM).")
+    shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm; counts against the memory limit. vLLM's engine asks for 160 MiB on CPU.")
+    scratch: Quantity = Field("20Gi", description="Size limit of a pod's working folder.")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of nodes that may run the pods.")
+    tolerations: tuple[Toleration, ...] = Field((), description="Taints that the pods accept.")
+    runtime_class: str | None = Field(None, description="RuntimeClass of training and rollout pods.")
+    priority_class: str | None = Field(None, description="PriorityClass of all pods but rollouts.")
+    rollout_priority_class: str | None = Field(None, description="PriorityClass of rollout pods. None: the same as the others.")
+    queue: str | None = Field(None, description="Kueue LocalQueue of the run's namespace. None: no queueing.")
+    env: dict[str, str] = Field(default_factory=dict, description="Further environment of every container, such as proxies. Never secrets.")
+    egress: tuple[str, ...] = Field(
+        (), description="CIDRs that pods may reach besides DNS, their own run and the S3 endpoint; empty keeps everything else closed."
+    )
+    pod_labels: dict[str, str] = Field(default_factory=dict, description="Further labels of every pod.")
+    pod_annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of every pod.")
+
+    def digest(self) -> str:
+        """First 16 hex digits of a SHA-256 over the whole profile."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def run_store(self, namespace: str) -> str | None:
+        """`store` for a run in `namespace`."""
+        return self.store.replace("{namespace}", namespace) if self.store else None
+
+
+def parse(name: str, text: str) -> Profile:
+    """A profile from its YAML. Raises SpecError with every problem: the key, what was found, what was expected."""
+    try:
+        return Profile.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise SpecError(f"profile {name}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except ValidationError as error:
+        raise SpecError(f"profile {name}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def find(name: str, profiles: Mapping[str, str]) -> Profile:
+    """The profile called `name` among a ConfigMap's entries. Raises SpecError."""
+    if name not in profiles:
+        raise SpecError(f"profile {name!r} is unknown; {nearest(name, profiles)}")
+    return parse(name, profiles[name])
+
+
+def _sentence(error: Any) -> str:
+    path = [str(p) for p in error["loc"]]
+    where = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        model: Any = Profile
+        for part in path[:-1]:
+            field = getattr(model, "model_fields", {}).get(part)
+            model = field.annotation if field else None
+        known = list(getattr(model, "model_fields", {}))
+        return f"{where}: unknown key" + (f"; {nearest(path[-1], known)}" if known else "")
+    return f"{where}: found {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
