@@ -44,8 +44,6 @@ class LocalBackend:
                 self._document(store, spec, state, shown)
                 steps = plan.build(spec, store.uri)
                 env = {"EHRMIND_LOG_FORMAT": "json", "EHRMIND_RUN_TOKEN": secrets.token_urlsafe(32)}
-                # Half of the cores train and half serve: more threads than cores only spin. Servers choose theirs by `rollout.cores`.
-                env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // 2))
                 return Supervisor(spec, store.uri, steps, state, shown, env).run()
         finally:
             shown.close()

@@ -6,6 +6,7 @@ run with that code. The attempt number is chosen here, under the lock of the run
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import time
@@ -131,7 +132,11 @@ class Supervisor:
         self._update(stage=step.stage, done=0, total=0, unit="", figures={}, message="")
         began = time.monotonic()
         self._record(Attempt(step.stage, number, "running"))
-        env = self.env | {"EHRMIND_ROLLOUT_URLS": self.servers.urls if self.servers else "", "EHRMIND_WORK_DIR": str(self.state.empty_work())}
+        env = self.env | {
+            "EHRMIND_ROLLOUT_URLS": self.servers.urls if self.servers else "",
+            "EHRMIND_WORK_DIR": str(self.state.empty_work()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_threads(step)),
+        }
         child = await Leashed.start(step.argv(self.run_uri, number), env, log, self.state.folder, read=True)
         self.state.add_session(child.process.pid)
         reading = asyncio.create_task(self._read(step.stage, child, log))
@@ -198,6 +203,12 @@ class Supervisor:
         self.status = replace(self.status, rollouts_ready=ready, rollout_restarts=self._restarts + restarts, updated=time.time())
         self.state.write(self.status)
         self._written = time.monotonic()
+
+
+def _threads(step: Step) -> int:
+    """Threads of a stage: beside servers that sample for it half of the cores, since more threads than cores only spin. `rollout.cores` is theirs."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // 2) if step.wants_rollout else cores
 
 
 def _settled(attempt: Attempt) -> Attempt:
