@@ -24,6 +24,10 @@ POLICIES: tuple[str, ...] = ("base", "sft", "rlvr")
 EXECUTION_KEYS: tuple[str, ...] = (
     "stages",
     "store",
+    "profile",
+    "suspend",
+    "cancel",
+    "attempt",
     "policy",
     "rollout.replicas",
     "rollout.min_ready",
@@ -36,6 +40,7 @@ EXECUTION_KEYS: tuple[str, ...] = (
 
 Stage = Literal["prepare", "sft", "rlvr", "evaluate"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?$")]
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 
 
@@ -198,6 +203,12 @@ class PolicySpec(Section):
     deadline_s: int | None = Field(
         None, ge=60, description="Longest time from submit to the end (seconds); a run that is continued has it anew. None: none."
     )
+    ttl_s: int | None = Field(
+        None,
+        ge=60,
+        description="On a cluster, time from the end until the run's object and pods are deleted (seconds); what it stored stays."
+        " At least 60, so that whoever follows it reads the end. None: kept.",
+    )
 
 
 class RunSpec(Section):
@@ -217,7 +228,19 @@ class RunSpec(Section):
         ("prepare", "sft", "rlvr", "evaluate"), description="Stages to run; a subset needs `inputs` for what it leaves out."
     )
     inputs: dict[Stage, str] = Field(default_factory=dict, description="Stage name -> URI of that stage's output in another run.")
-    store: str | None = Field(None, description="Store URI. None: EHRMIND_STORE, else ./runs for the local backend.")
+    store: str | None = Field(
+        None, description="Store URI. None: EHRMIND_STORE, else ./runs for the local backend and the profile's store on a cluster."
+    )
+    profile: ProfileName = Field(
+        "default", description="On a cluster, which of its owners' profiles (images, queue, nodes, S3 access) the pods follow."
+    )
+    suspend: bool = Field(
+        False, description="On a cluster, true stops all pods, which frees their GPUs; false continues from the last checkpoint as a new attempt."
+    )
+    cancel: bool = Field(False, description="On a cluster, true ends the run for good; what it stored stays. Only a raised attempt continues it.")
+    attempt: int = Field(
+        1, ge=1, description="On a cluster, raising it continues a failed or cancelled run where it stopped, with all of policy.retries anew."
+    )
     model: ModelSpec = Field(default_factory=ModelSpec, description="The start model.")
     data: DataSpec = Field(default_factory=DataSpec, description="The data of the task.")
     sft: SftSpec = Field(default_factory=SftSpec, description="The SFT warm-up.")
@@ -286,8 +309,13 @@ def load(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
     whole = _merge(layers, user)
     whole["preset"], whole["recipe"] = preset, recipe
     if "name" not in whole and isinstance(whole.get("task"), str):
-        whole["name"] = f"{whole['task']}-{preset}"
+        whole["name"] = default_name(whole)
     return _validate(whole)
+
+
+def default_name(document: Mapping[str, Any]) -> str:
+    """The name of a run whose document gives none."""
+    return f"{document['task']}-{document.get('preset') or 'default'}"
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class LocalBackend:
 
     def submit(self, spec: RunSpec) -> RunStatus:
         """Run, continue, or (when every stage is complete) return at once. Raises SpecError where another recipe has the name."""
+        if spec.suspend or spec.cancel:
+            raise SpecError(
+                "suspend and cancel act on a run in a cluster; here Ctrl-C or `ehrmind cancel` stops one, and the same submit continues it"
+            )
         assert spec.store is not None
         store = storage.open(storage.join(spec.store, spec.name))
         state = State(self.settings.state_dir, store.uri)

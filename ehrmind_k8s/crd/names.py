@@ -1,18 +1,13 @@
-"""RunSpec as a Kubernetes object: `EHRMindRun` (`ehr`) of group `ehrmind.dev`.
-
-The only module that knows both spellings: snake_case in run.yaml, camelCase in the object. The schema, its rules and its texts are made
-from `spec.RunSpec`; manifests/crd and the chart hold the result, and a test fails when they differ.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from ehrmind_k8s.spec import RunSpec
+"""Names that the API server, the operator, the command line and the chart agree on."""
 
 GROUP, VERSION, KIND, PLURAL, SHORT = "ehrmind.dev", "v1alpha1", "EHRMindRun", "ehrmindruns", "ehr"
 API_VERSION = f"{GROUP}/{VERSION}"
 NAME_LIMIT = 40  # `<run>-rlvr-99-worker-99` and the service names made of it stay within 63
+# A run's name begins its Services' names, which DNS wants to start with a letter (RFC 1035).
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_RULE = (
+    f"a run's name starts with a letter, has lower-case letters, digits and dashes only, does not end with a dash, and is at most {NAME_LIMIT} long"
+)
 
 FIELD_MANAGER = "ehrmind-controller"
 MANAGED_BY = "ehrmind-operator"
@@ -27,20 +22,7 @@ ANNOTATION_PLAN = f"{GROUP}/plan-hash"
 # States of a run. The last three are terminal; only raising `attempt` leads out of them.
 PENDING, QUEUED, RUNNING, SUSPENDED, SUCCEEDED, FAILED, CANCELLED = ("pending", "queued", "running", "suspended", "succeeded", "failed", "cancelled")
 TERMINAL = (SUCCEEDED, FAILED, CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """An EHRMindRun as the controller works with it. `spec` is resolved: presets and defaults are in."""
-
-    name: str
-    namespace: str
-    uid: str
-    generation: int
-    spec: RunSpec
-    status: Mapping[str, Any] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    deleting: bool = False
+STATES = (PENDING, QUEUED, RUNNING, SUSPENDED, *TERMINAL)
 
 
 def child_name(run: str, stage: str, attempt: int) -> str:
