@@ -1,6 +1,6 @@
-"""The pages that are made from the code, so that nothing is kept by hand twice.
+"""The files that are made from the code, so that nothing is kept by hand twice.
 
-python docs/generate.py            write docs/run-document.md and docs/commands.md
+python docs/generate.py            write docs/run-document.md, docs/commands.md and manifests/crd/
 python docs/generate.py --check    fail if one differs
 """
 
@@ -14,11 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ehrmind_k8s import cli, spec
+from ehrmind_k8s import cli, crd, spec
 from ehrmind_k8s.settings import Settings
 
-DOCS = Path(__file__).resolve().parent
-ROOT = DOCS.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_document() -> str:
@@ -35,9 +34,22 @@ def run_document() -> str:
     parts += ["## Top level", _table(spec.RunSpec, "", skip=sections)]
     for name, section in sections.items():
         parts += _section(name, section)
+    parts += ["## As a Kubernetes object", _as_object()]
     parts += ["## Presets", "What each preset changes; an empty cell is the default above.", _presets()]
     parts += ["## Environment", (Settings.__doc__ or "").strip(), _environment()]
     return "\n\n".join(parts) + "\n"
+
+
+def _as_object() -> str:
+    """The same document as an EHRMindRun, by an example."""
+    written = {"name": "demo", "task": "medcalc", "preset": "small", "data": {"uri": "s3://bucket/medcalc/v1.0"}, "rlvr": {"prompts_per_step": 16}}
+    manifest = yaml.safe_dump(crd.to_object(written, "research"), sort_keys=False).rstrip()
+    text = (
+        f"On a cluster the document is the `spec` of an `{crd.KIND}` (`kubectl explain {crd.SHORT}.spec`): keys in camelCase, the name in"
+        " `metadata.name`, and only what its author wrote. The operator resolves preset and defaults when it accepts the object; from then on"
+        f" only {', '.join(f'`{key}`' for key in crd.MUTABLE_KEYS)} may change. URIs are `s3://`, since pods see no folder of yours."
+    )
+    return f"{text}\n\n```yaml\n{manifest}\n```"
 
 
 def _section(name: str, model: type[BaseModel]) -> list[str]:
@@ -148,20 +160,31 @@ def _help(command: click.Command, context: click.Context, level: int) -> list[st
     return parts
 
 
-PAGES = {"run-document.md": run_document, "commands.md": commands}
+def definition() -> str:
+    """The CustomResourceDefinition."""
+    head = "# Generated from ehrmind_k8s/spec.py and ehrmind_k8s/crd/ by `make generate`; do not edit.\n"
+    return head + yaml.safe_dump(crd.definition(), sort_keys=False, allow_unicode=True, width=120)
+
+
+FILES = {
+    "docs/run-document.md": run_document,
+    "docs/commands.md": commands,
+    "manifests/crd/ehrmindruns.yaml": definition,
+}
 
 
 def main() -> int:
-    """Write the pages, or with --check compare them."""
+    """Write the files, or with --check compare them."""
     stale = []
-    for name, make in PAGES.items():
-        path, text = DOCS / name, make()
+    for name, make in FILES.items():
+        path, text = ROOT / name, make()
         if "--check" in sys.argv:
             stale += [name] if not path.exists() or path.read_text(encoding="utf-8") != text else []
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if stale:
-        print(f"docs/{' and docs/'.join(stale)} differ from the code; run: make generate", file=sys.stderr)
+        print(f"{' and '.join(stale)} differ from the code; run: make generate", file=sys.stderr)
     return len(stale)
 
 

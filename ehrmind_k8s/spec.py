@@ -302,10 +302,10 @@ def load(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
     preset = user.get("preset") or "default"
     if preset not in PRESETS:
         raise SpecError(f"preset {preset!r} is unknown; {nearest(str(preset), PRESETS)}")
-    layers = _overlay(str(preset))
+    layers = overlay(str(preset))
     recipe = user.get("recipe") or layers.get("recipe") or "corrected"
     if recipe == "paper":
-        layers = _merge(_overlay("recipe-paper"), layers)
+        layers = _merge(overlay("recipe-paper"), layers)
     whole = _merge(layers, user)
     whole["preset"], whole["recipe"] = preset, recipe
     if "name" not in whole and isinstance(whole.get("task"), str):
@@ -342,7 +342,8 @@ def difference(old: RunSpec, new: RunSpec) -> list[str]:
     return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
 
-def _overlay(name: str) -> dict[str, Any]:
+def overlay(name: str) -> dict[str, Any]:
+    """What a preset, or `recipe-paper`, changes."""
     text = resources.files("ehrmind_k8s").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text) or {}
 

@@ -24,6 +24,7 @@ from ehrmind_k8s.crd.names import (
     LABEL_ROLE,
     LABEL_RUN_UID,
     MANAGED_BY,
+    MESSAGE_LIMIT,
     NAME_LIMIT,
     PENDING,
     PLURAL,
@@ -36,6 +37,7 @@ from ehrmind_k8s.crd.names import (
     VERSION,
     child_name,
 )
+from ehrmind_k8s.crd.schema import definition
 
 __all__ = [
     "ANNOTATION_PLAN",
@@ -51,6 +53,7 @@ __all__ = [
     "LABEL_ROLE",
     "LABEL_RUN_UID",
     "MANAGED_BY",
+    "MESSAGE_LIMIT",
     "MUTABLE_KEYS",
     "NAME_LIMIT",
     "PENDING",
@@ -64,6 +67,7 @@ __all__ = [
     "VERSION",
     "Run",
     "child_name",
+    "definition",
     "document",
     "run",
     "run_document",

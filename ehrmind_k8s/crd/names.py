@@ -23,6 +23,7 @@ ANNOTATION_PLAN = f"{GROUP}/plan-hash"
 PENDING, QUEUED, RUNNING, SUSPENDED, SUCCEEDED, FAILED, CANCELLED = ("pending", "queued", "running", "suspended", "succeeded", "failed", "cancelled")
 TERMINAL = (SUCCEEDED, FAILED, CANCELLED)
 STATES = (PENDING, QUEUED, RUNNING, SUSPENDED, *TERMINAL)
+MESSAGE_LIMIT = 1024  # characters of a message in the status
 
 
 def child_name(run: str, stage: str, attempt: int) -> str:
