@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -298,7 +298,7 @@ def load(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
 
     Raises SpecError with every problem found: the key, what was found, what was expected.
     """
-    user = _merge(dict(document), _parse_overrides(overrides))
+    user = written(document, overrides)
     preset = user.get("preset") or "default"
     if preset not in PRESETS:
         raise SpecError(f"preset {preset!r} is unknown; {nearest(str(preset), PRESETS)}")
@@ -311,6 +311,11 @@ def load(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
     if "name" not in whole and isinstance(whole.get("task"), str):
         whole["name"] = default_name(whole)
     return _validate(whole)
+
+
+def written(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A user's document with `key=value` overrides over it, as sparse as they are. Raises SpecError for an override that cannot be read."""
+    return _merge(dict(document), _parse_overrides(overrides))
 
 
 def default_name(document: Mapping[str, Any]) -> str:
@@ -386,29 +391,35 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Every problem of a document of `model`: the key, what was found, what was expected. For this document and for profiles."""
+    return [_sentence(problem, model) for problem in error.errors()]
+
+
 def _validate(document: dict[str, Any]) -> RunSpec:
     try:
         return RunSpec.model_validate(document)
     except ValidationError as error:
-        raise SpecError("the run document is not valid:\n" + "\n".join(f"  {_sentence(e)}" for e in error.errors())) from None
+        raise SpecError("the run document is not valid:\n" + "\n".join(f"  {line}" for line in sentences(error, RunSpec))) from None
 
 
-def _sentence(error: Any) -> str:
-    path = [str(p) for p in error["loc"]]
+def _sentence(problem: Any, model: type[BaseModel]) -> str:
+    path = [str(p) for p in problem["loc"]]
     where = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {nearest(path[-1], _known_keys(path[:-1]))}"
-    if error["type"] == "missing":
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {nearest(path[-1], _known_keys(model, path[:-1]))}"
+    if problem["type"] == "missing":
         return f"{where}: missing; add it to the document or pass --set {where}=..."
-    found = error["input"]
+    found = problem["input"]
     shown = "" if isinstance(found, dict | BaseModel) else f"found {found!r}: "
-    return f"{where + ': ' if where else ''}{shown}{error['msg'].removeprefix('Value error, ')}"
+    return f"{where + ': ' if where else ''}{shown}{problem['msg'].removeprefix('Value error, ')}"
 
 
-def _known_keys(path: Sequence[str]) -> list[str]:
-    model: Any = RunSpec
+def _known_keys(model: Any, path: Sequence[str]) -> list[str]:
     for part in path:
-        model = model.model_fields[part].annotation
+        fields = getattr(model, "model_fields", None)
+        # A mapping or a list of sections: the part is a key or a place of it, and its annotation names the section.
+        model = fields[part].annotation if fields else next(a for a in get_args(model) if hasattr(a, "model_fields"))
     return list(model.model_fields)
 
 

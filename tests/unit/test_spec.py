@@ -67,6 +67,9 @@ def test_the_paper_recipe_restores_the_papers_choices_and_a_preset_of_sizes_stay
         ("recipe=papr", "recipe: found 'papr'"),
         ("name=Has Spaces", "name: found 'Has Spaces'"),
         (f"name={'x' * 41}", "name: found"),
+        ("profile=../other", "profile: found '../other'"),
+        ("attempt=0", "attempt: found 0: Input should be greater than or equal to 1"),
+        ("policy.ttl_s=5", "policy.ttl_s: found 5: Input should be greater than or equal to 60"),
         ("rlvr", "expected key=value"),
         ("=3", "expected key=value"),
         ("rlvr={steps: 3", "--set 'rlvr={steps: 3'"),
@@ -101,7 +104,13 @@ def test_stages_are_put_in_order() -> None:
     assert spec.load(TINY, ["stages=[evaluate, prepare, sft, rlvr]"]).stages == ("prepare", "sft", "rlvr", "evaluate")
 
 
-@pytest.mark.parametrize("override", ["rollout.replicas=4", "policy.retries=0", "store=s3://bucket/runs", "name=other", "rollout.wait_s=5"])
+EXECUTION = (
+    *("rollout.replicas=4", "policy.retries=0", "store=s3://bucket/runs", "name=other", "rollout.wait_s=5"),
+    *("profile=gpu", "suspend=true", "cancel=true", "attempt=2", "policy.ttl_s=60"),
+)
+
+
+@pytest.mark.parametrize("override", EXECUTION)
 def test_execution_settings_are_no_part_of_the_recipe(override: str) -> None:
     before, after = spec.load(TINY), spec.load(TINY, [override])
     assert before.recipe_hash() == after.recipe_hash()

@@ -41,6 +41,13 @@ def test_of_two_submits_at_once_the_second_is_held_to_the_first_ones_document(ba
         backend._document(store, document(), state, Lines())
 
 
+@pytest.mark.parametrize("key", ["suspend", "cancel"])
+def test_what_acts_on_a_run_in_a_cluster_is_refused_here(backend: LocalBackend, tmp_path: Path, key: str) -> None:
+    with pytest.raises(SpecError, match=r"here Ctrl-C or `ehrmind cancel` stops one"):
+        backend.submit(spec.load({"task": "medcalc", "preset": "tiny", "store": str(tmp_path), key: True}))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_made_anew_has_no_past(backend: LocalBackend, tmp_path: Path) -> None:
     store = storage.open(str(tmp_path / "demo"))
     state = State(backend.settings.state_dir, store.uri)
