@@ -1,6 +1,6 @@
 """The files that are made from the code, so that nothing is kept by hand twice.
 
-python docs/generate.py            write docs/run-document.md, docs/commands.md and manifests/crd/
+python docs/generate.py            write what FILES below names
 python docs/generate.py --check    fail if one differs
 """
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import chart
 import click
 import yaml
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ehrmind_k8s import cli, crd, spec
+from ehrmind_k8s.profile import Profile, Resources
 from ehrmind_k8s.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +106,7 @@ def _words(annotation: Any) -> str:
         return "none"
     if get_origin(annotation) is tuple:
         return f"list of {_words(get_args(annotation)[0])}"
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) is dict or _is_section(annotation):
         return "mapping"
     if get_args(annotation):
         return " or ".join(_words(a) for a in get_args(annotation) if not _is_constraint(a))
@@ -135,6 +137,23 @@ def _default(field: FieldInfo) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def profiles() -> str:
+    """Every key of a profile, section by section."""
+    sections = {name: field.annotation for name, field in Profile.model_fields.items() if _is_section(field.annotation)}
+    parts = [
+        "# Profiles",
+        "Generated from `ehrmind_k8s/profile.py` by `make generate`; do not edit.",
+        (Profile.__doc__ or "").strip() + " Profiles stand under `profiles` in the chart's values, or in the ConfigMap `ehrmind-profiles` of the"
+        " operator's namespace, one YAML document each. A run names one (`profile`), `default` when it says nothing. Unknown keys are refused.",
+        _table(Profile, "", skip=sections),
+    ]
+    for name, section in sections.items():
+        parts += _section(name, section)
+    parts += ["## resources, for each role", (Resources.__doc__ or "").strip(), _table(Resources, "resources.ROLE.")]
+    parts += ["Tolerations are written as in a pod spec."]
+    return "\n\n".join(parts) + "\n"
 
 
 def commands() -> str:
@@ -169,7 +188,10 @@ def definition() -> str:
 FILES = {
     "docs/run-document.md": run_document,
     "docs/commands.md": commands,
+    "docs/profiles.md": profiles,
     "manifests/crd/ehrmindruns.yaml": definition,
+    "helm/ehrmind/templates/crd.yaml": chart.custom_resource,
+    "helm/ehrmind/values.schema.json": chart.values_schema,
 }
 
 
