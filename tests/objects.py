@@ -12,10 +12,8 @@ Object = dict[str, Any]
 
 def an_object(spec: Object | None = None, name: str = "demo") -> Object:
     """A valid object of the smallest run, with `spec` over it."""
-    made = crd.to_object({"task": "medcalc", "preset": "tiny"}, "default")
-    made["metadata"]["name"] = name
-    made["spec"] |= spec or {}
-    return made
+    made = crd.to_object({"task": "medcalc", "preset": "tiny"}, "")
+    return made | {"metadata": {"name": name}, "spec": made["spec"] | (spec or {})}
 
 
 # What is refused at once: the object, the field, a piece of the sentence.

@@ -1,4 +1,4 @@
-"""The status of a run: what the operator writes and people read. Every text, list and map in it is bounded (together under 32 KiB).
+"""The status of a run: what the operator writes and people read. Every text, list and map in it is bounded: together under 32 KiB.
 
 The operator cuts what may be longer (`names.MESSAGE_LIMIT`): the API server refuses a status over these bounds as a whole.
 """

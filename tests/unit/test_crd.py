@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,19 @@ def test_everything_in_an_object_is_bounded() -> None:
             continue
         bound = {"string": {"maxLength", "enum", "format"}, "array": {"maxItems"}, "object": {"properties", "maxProperties"}}.get(node["type"])
         assert bound is None or bound & node.keys(), path
+
+
+def largest(node: Object) -> Any:
+    """The longest value that a schema takes, in ASCII."""
+    if node["type"] == "object":
+        return {k: largest(v) for k, v in node.get("properties", {}).items()} | {"x" * 32 + str(n): 0.1 for n in range(node.get("maxProperties", 0))}
+    if node["type"] == "array":
+        return [largest(node["items"])] * node["maxItems"]
+    return max(node.get("enum", ("x" * node.get("maxLength", 20),)), key=len) if node["type"] == "string" else 2**40
+
+
+def test_the_largest_status_is_under_32_kib() -> None:
+    assert 16 << 10 < len(json.dumps(largest(SCHEMA["properties"]["status"]))) < 32 << 10
 
 
 def test_bounds_are_those_of_the_model() -> None:
