@@ -51,6 +51,7 @@ class Pod:
     exit_reason: str = ""  # OOMKilled, Evicted, Error, Completed, DeadlineExceeded ...
     disrupted: bool = False  # condition DisruptionTarget: preempted, evicted, drained
     restarts: int = 0
+    gone_by: float = 0.0  # when a pod that is deleted is to be gone, 0 for others
     report: Report | None = None
 
 
@@ -90,6 +91,7 @@ class Snapshot:
     """Everything a decision may depend on, apart from the time.
 
     `served` holds the kinds of other projects that the API server has: PyTorchJob, TrainJob, Workload. `workloads` are Kueue's.
+    `refusals` are what the API server refused of the last decision and a person can mend, as `Code Kind/name: sentence` (refusals.py).
     """
 
     run: Object
@@ -100,6 +102,7 @@ class Snapshot:
     pods: tuple[Pod, ...] = ()
     progress: Progress | None = None
     workloads: tuple[Object, ...] = ()
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

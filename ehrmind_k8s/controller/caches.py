@@ -1,0 +1,225 @@
+"""What the operator watches, and how it finds what belongs to a run.
+
+One reflector for each kind (and namespace, when the operator is limited to some). A child or pod is found by the run that its labels name,
+and by its own uid; a Workload of Kueue by the uid of what it queues. Kinds of other projects come and go while we run: what the server has
+is asked every 30 s, and at once when a watch says that its kind is gone.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from ehrmind_k8s import crd, logs
+from ehrmind_k8s.controller import kinds
+from ehrmind_k8s.controller.runtime.client import Client
+from ehrmind_k8s.controller.runtime.reflector import Reflector
+from ehrmind_k8s.controller.runtime.store import Store
+from ehrmind_k8s.kubeapi import ApiError, NotFound, Refused, Resource
+
+Object = dict[str, Any]
+Key = tuple[str, str]  # namespace and name of a run
+
+OURS = f"{crd.LABEL_MANAGED_BY}={crd.MANAGED_BY}"
+DISCOVER_S = 30.0
+NOTICE_S = 1.0
+QUEUED_KINDS = ("Job", "PyTorchJob", "TrainJob", "Pod")
+
+
+class Caches:
+    """Reflectors of all kinds. `wake` hears the key of every run that something happened to."""
+
+    def __init__(self, client: Client, namespaces: Sequence[str], profiles: Key, wake: Callable[[Key], None]) -> None:
+        """`namespaces`: empty means all. `profiles`: namespace and name of the ConfigMap with the profiles."""
+        self._client, self._wake = client, wake
+        self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._profiles = profiles
+        self._lock = threading.Lock()
+        self._reflectors: dict[str, list[Reflector]] = {}
+        self._stop = threading.Event()
+        self._discovered = threading.Event()
+        self._thread = threading.Thread(target=self._discover, name="discovery", daemon=True)
+        self._own = Reflector(
+            *(client, kinds.CONFIG_MAP, Store(kinds.keep(kinds.CONFIG_MAP), lambda _: (), lambda _: ""), lambda _: self.wake_all()),
+            namespace=profiles[0],
+            fields=f"metadata.name={profiles[1]}",
+        )
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for resource in (kinds.RUN, kinds.POD, *kinds.BUILT_IN):
+            self._watch(resource)
+        self._own.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End all watches."""
+        self._stop.set()
+        for reflector in self._all():
+            reflector.stop()
+        if self._thread.is_alive():
+            self._thread.join(2)
+
+    def run(self, key: Key) -> Object | None:
+        """The object of a run."""
+        store = self.store(crd.KIND, key[0])
+        return store.get(*key) if store else None
+
+    def runs(self) -> list[Key]:
+        """All runs."""
+        return [n for r in self._of(crd.KIND) for n in r.store.names()]
+
+    def states(self) -> Counter[str]:
+        """How many runs there are in each state."""
+        return sum((r.store.count() for r in self._of(crd.KIND)), Counter())
+
+    def sizes(self) -> dict[str, int]:
+        """How many objects of each kind are in memory."""
+        return {kind: sum(len(r.store.names()) for r in self._of(kind)) for kind in list(self._reflectors)}
+
+    def children(self, key: Key) -> list[Object]:
+        """What carries the labels of a run of this name, but its pods."""
+        kinds_ = [k for k in list(self._reflectors) if k not in (crd.KIND, "Pod", "Workload")]
+        return [o for kind in sorted(kinds_) for o in self._select(kind, key[0], key)]
+
+    def pods(self, key: Key) -> list[Object]:
+        """Pods that carry the labels of a run of this name."""
+        return self._select("Pod", key[0], key)
+
+    def workloads(self, namespace: str, uids: Iterable[str]) -> list[Object]:
+        """Kueue's Workloads of the objects with these uids."""
+        return [o for uid in uids for o in self._select("Workload", namespace, uid)]
+
+    def profiles(self) -> tuple[str, dict[str, str]] | None:
+        """Resource version and entries of the profiles' ConfigMap; None while it is not there."""
+        found = self._own.store.get(*self._profiles)
+        return (found["metadata"]["resourceVersion"], found.get("data") or {}) if found else None
+
+    def served(self) -> frozenset[str]:
+        """Kinds of other projects that the server has and we can see."""
+        return frozenset(k for k in list(self._reflectors) if k in kinds.SERVED and all(r.synced.is_set() and not _absent(r) for r in self._of(k)))
+
+    def store(self, kind: str, namespace: str) -> Store | None:
+        """Where objects of this kind and namespace are kept; None when they are not watched."""
+        return next((r.store for r in self._of(kind) if r.namespace in (None, namespace)), None)
+
+    def unsynced(self) -> list[str]:
+        """Kinds whose list is still to come: until then nobody may decide anything."""
+        missing = [r.resource.kind for r in self._all() if not r.synced.is_set() and not (_optional(r) and _absent(r))]
+        return sorted(set(missing)) if self._discovered.is_set() else sorted({*missing, "discovery"})
+
+    def deaf(self, longest_s: float) -> list[str]:
+        """Kinds of which nothing, not even a bookmark, was heard for `longest_s`."""
+        return sorted({r.resource.kind for r in self._all() if r.silent_s > longest_s and not (_optional(r) and r.failure)})
+
+    def lists(self) -> int:
+        """How often anything was listed."""
+        return sum(r.lists for r in self._all())
+
+    def wake_all(self) -> None:
+        """Look at every run again."""
+        for key in self.runs():
+            self._wake(key)
+
+    def _all(self) -> list[Reflector]:
+        return [self._own, *(r for rs in list(self._reflectors.values()) for r in rs)]
+
+    def _of(self, kind: str) -> list[Reflector]:
+        return self._reflectors.get(kind, [])
+
+    def _select(self, kind: str, namespace: str, key: Hashable) -> list[Object]:
+        store = self.store(kind, namespace)
+        return store.select(key) if store else []
+
+    def _watch(self, resource: Resource) -> None:
+        if resource.kind == crd.KIND:
+            index, tag, labels = _named, _state, ""
+        elif resource.kind == "Workload":
+            index, tag, labels = _queued, _nothing, ""
+        else:
+            index, tag, labels = _labelled, _nothing, OURS
+        changed = self._changed_workloads if resource.kind == "Workload" else self._changed
+        stores = [(n, Store(kinds.keep(resource), index, tag)) for n in self._namespaces]
+        reflectors = [Reflector(self._client, resource, store, changed, namespace=n, labels=labels) for n, store in stores]
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._reflectors[resource.kind] = reflectors
+        for reflector in reflectors:
+            reflector.start()
+
+    def _changed(self, keys: frozenset[Hashable]) -> None:
+        for key in keys:
+            if isinstance(key, tuple):
+                self._wake((key[0], key[1]))
+
+    def _changed_workloads(self, uids: frozenset[Hashable]) -> None:
+        owners = [r.store for kind in QUEUED_KINDS for r in self._of(kind)]
+        for uid in uids:
+            for owner in (o for store in owners for o in store.select(uid)):
+                self._changed(frozenset(_labelled(owner)))
+
+    def _discover(self) -> None:
+        """Start and stop the reflectors of optional kinds as the server gains and loses them."""
+        asked, served = float("-inf"), self.served()
+        while not self._stop.is_set():
+            gone = any(_optional(r) and isinstance(r.failure, NotFound) for r in self._all())
+            if gone or time.monotonic() - asked >= DISCOVER_S:
+                asked = time.monotonic()
+                try:
+                    self._refresh()
+                    self._discovered.set()
+                except ApiError as error:
+                    logs.event("discovery_failed", status=error.status, reason=error.reason)
+                    asked += NOTICE_S * 5 - DISCOVER_S  # try again soon
+            if self.served() != served:
+                served = self.served()
+                self.wake_all()  # a run may have waited for this kind, or hold children of it that went with it
+            self._stop.wait(NOTICE_S)
+
+    def _refresh(self) -> None:
+        there = {v: self._client.served(v) for v in {r.api_version for r in (*kinds.OPTIONAL, *kinds.WORKLOADS)}}
+        wanted = {r.kind: r for r in (*kinds.OPTIONAL, *reversed(kinds.WORKLOADS)) if r.kind in there[r.api_version]}
+        for kind in [k for k, rs in list(self._reflectors.items()) if _optional(rs[0]) and wanted.get(k) != rs[0].resource]:
+            logs.event("kind_gone", kind=kind)
+            with self._lock:
+                old = self._reflectors.pop(kind)
+            for reflector in old:
+                reflector.stop()
+        for kind, resource in wanted.items():
+            if kind not in self._reflectors:
+                logs.event("kind_found", kind=kind, version=resource.api_version)
+                self._watch(resource)
+
+
+def _optional(reflector: Reflector) -> bool:
+    return reflector.resource in kinds.OPTIONAL or reflector.resource in kinds.WORKLOADS
+
+
+def _absent(reflector: Reflector) -> bool:
+    return isinstance(reflector.failure, NotFound | Refused)
+
+
+def _named(obj: Object) -> list[Hashable]:
+    return [(obj["metadata"].get("namespace", ""), obj["metadata"]["name"])]
+
+
+def _labelled(obj: Object) -> list[Hashable]:
+    """The run that an object's labels name, and the object's own uid."""
+    meta = obj["metadata"]
+    run = (meta.get("labels") or {}).get(crd.LABEL_INSTANCE)
+    return [(meta.get("namespace", ""), run), meta.get("uid", "")] if run else []
+
+
+def _queued(obj: Object) -> list[Hashable]:
+    """The uids of what a Workload queues."""
+    return [o["uid"] for o in obj["metadata"].get("ownerReferences") or () if o.get("kind") in QUEUED_KINDS]
+
+
+def _state(obj: Object) -> str:
+    return str((obj.get("status") or {}).get("state") or crd.PENDING)
+
+
+def _nothing(obj: Object) -> str:
+    return ""

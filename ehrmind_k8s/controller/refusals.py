@@ -1,0 +1,78 @@
+"""What the API server refused for a reason that a person can mend, until it no longer does.
+
+A refusal reads `Code Kind/name: the server's sentence`. Codes: QuotaExceeded, NamespaceTerminating, WebhookDenied, WebhookUnavailable,
+PolicyDenied, Forbidden, NameTaken, NotServed, Invalid.
+"""
+
+import threading
+import time
+from typing import Any
+
+from ehrmind_k8s.controller.caches import Key
+from ehrmind_k8s.kubeapi import AlreadyExists, ApiError, Invalid, NotFound, Refused
+
+SENTENCE = 300
+STRANGER_S = 60.0  # nobody tells us when a stranger's object goes: it is asked for again after this time
+
+Object = dict[str, Any]
+
+
+def refusal(error: ApiError, kind: str, name: str) -> str:
+    """An error as a refusal; "" when it is not one, but something that time or a new look at the objects mends."""
+    code = _code(error)
+    return f"{code} {kind}/{name}: {error.message[:SENTENCE]}" if code else ""
+
+
+def _code(error: ApiError) -> str:
+    if "admission webhook" in error.message and "denied the request" in error.message:
+        return "WebhookDenied"  # whatever status the webhook chose
+    if "failed calling webhook" in error.message:
+        return "WebhookUnavailable"
+    if "ValidatingAdmissionPolicy" in error.message and "denied request" in error.message:
+        return "PolicyDenied"
+    if "NamespaceTerminating" in error.codes:
+        return "NamespaceTerminating"
+    if isinstance(error, Refused):
+        return "QuotaExceeded" if "exceeded quota" in error.message else "Forbidden"
+    kinds: dict[type[ApiError], str] = {AlreadyExists: "NameTaken", NotFound: "NotServed", Invalid: "Invalid"}
+    return kinds.get(type(error), "Invalid" if error.status == 413 else "")
+
+
+class Refusals:
+    """By run: what was refused last, and objects of strangers under names that the run wants."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: dict[Key, tuple[str, ...]] = {}
+        self._strangers: dict[Key, dict[tuple[str, str], tuple[float, Object]]] = {}
+
+    def of(self, key: Key) -> tuple[str, ...]:
+        """What the server refused when this run was last worked on."""
+        return self._refused.get(key, ())
+
+    def remember(self, key: Key, refused: list[str]) -> bool:
+        """These were refused just now, instead of what was before; returns whether there are any."""
+        with self._lock:
+            if refused:
+                self._refused[key] = tuple(refused[:8])
+            else:
+                self._refused.pop(key, None)
+        return bool(refused)
+
+    def stranger(self, key: Key, obj: Object) -> None:
+        """An object that has a name this run wants, and is not the run's."""
+        with self._lock:
+            mine = self._strangers.setdefault(key, {})
+            mine[obj["kind"], obj["metadata"]["name"]] = (time.monotonic() + STRANGER_S, obj)
+
+    def strangers(self, key: Key) -> list[Object]:
+        """Objects of strangers, as far as they were seen lately."""
+        now = time.monotonic()
+        with self._lock:
+            return [obj for end, obj in self._strangers.get(key, {}).values() if end > now]
+
+    def forget(self, key: Key) -> None:
+        """The run is gone."""
+        with self._lock:
+            self._refused.pop(key, None)
+            self._strangers.pop(key, None)
