@@ -84,6 +84,7 @@ def pod(raw: Object) -> Pod:
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         leader=role in STAGES and next((labels[i] for i in _INDEX if i in labels), "0") == "0",
         deleting="deletionTimestamp" in meta,
+        gone_by=seconds(meta.get("deletionTimestamp")),  # the server adds the grace period to the time of the request
         created=seconds(meta.get("creationTimestamp")),
         started=min(starts, default=0.0),
         ip=status.get("podIP") or "",
@@ -95,7 +96,6 @@ def pod(raw: Object) -> Pod:
         exit_reason=status.get("reason") or ended.get("reason") or "",
         disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
         restarts=sum(c.get("restartCount") or 0 for c in containers),
-        gone_by=seconds(meta.get("deletionTimestamp")),
         report=report,
     )
 

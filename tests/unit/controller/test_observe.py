@@ -36,6 +36,13 @@ def test_a_running_master_of_a_pytorchjob_leads() -> None:
     )
 
 
+def test_a_pod_that_is_deleted_says_by_when_it_is_to_be_gone() -> None:
+    body = raw("running")
+    body["metadata"] |= {"deletionTimestamp": "2026-11-24T10:02:00Z", "deletionGracePeriodSeconds": 120}
+    pod = observe.pod(body)
+    assert (pod.deleting, pod.gone_by - pod.created) == (True, 120.0)
+
+
 def test_the_second_worker_and_a_rollout_pod_do_not_lead() -> None:
     body = raw("running")
     body["metadata"]["labels"]["training.kubeflow.org/replica-index"] = "1"
