@@ -1,0 +1,154 @@
+"""The chart on a real cluster: installed, tested, upgraded, rolled back and taken away, with a run that outlives all of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ehrmind_k8s import crd
+from tests.cluster import release
+from tests.cluster.harness.client import RESTRICTED, Cluster, CommandFailed, Object
+from tests.cluster.harness.s3 import S3Access
+from tests.conftest import ROOT
+from tests.unit.packaging import rendered
+
+SYSTEM, NAME = release.SYSTEM, "ehrmind-operator"
+OPERATOR = f"system:serviceaccount:{SYSTEM}:{NAME}"
+
+
+@pytest.fixture
+def installed(cluster: Cluster, cluster_s3: S3Access) -> Cluster:
+    """The chart is installed in a namespace that takes restricted pods only, and its operator is ready."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
+    release.install(cluster, cluster_s3)
+    return cluster
+
+
+def may(cluster: Cluster, who: str, verb: str, group: str, resource: str, *, namespace: str = "", name: str = "") -> bool:
+    """What the API server's RBAC says."""
+    resource, _, part = resource.partition("/")
+    wanted = {"verb": verb, "group": group, "resource": resource, "subresource": part, "namespace": namespace, "name": name}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": who, "resourceAttributes": wanted}}
+    account = who.removeprefix("system:serviceaccount:")
+    if account != who:
+        review["spec"]["groups"] = ["system:serviceaccounts", f"system:serviceaccounts:{account.partition(':')[0]}"]
+    answer = json.loads(cluster.kubectl("create", "--filename=-", "--output=json", given=json.dumps(review)))
+    return bool(answer["status"]["allowed"])
+
+
+def account(cluster: Cluster, namespace: str, role: str) -> str:
+    """A user of the namespace with one of the cluster's own roles."""
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": f"{role}-of-{namespace}"}],
+    }
+    cluster.apply(binding, namespace=namespace)
+    return f"{role}-of-{namespace}"
+
+
+def a_run(namespace: str, name: str = "kept") -> Object:
+    """A run that waits: it is suspended."""
+    return crd.to_object({"name": name, "task": "medcalc", "preset": "tiny", "suspend": True}, namespace)
+
+
+def identity(cluster: Cluster, namespace: str) -> tuple[str, int, Object]:
+    """What must not change of the run."""
+    run = cluster.get("ehrmindrun", "kept", namespace=namespace)
+    return run["metadata"]["uid"], run["metadata"]["generation"], run["spec"]
+
+
+def test_the_operator_leads_in_a_namespace_that_takes_restricted_pods_only(installed: Cluster) -> None:
+    deployment = installed.wait("deployment", NAME, "Available", namespace=SYSTEM)
+    assert deployment["status"]["readyReplicas"] == 1
+    holder = installed.wait("lease", NAME, lambda o: o["spec"].get("holderIdentity"), namespace=SYSTEM)["spec"]["holderIdentity"]
+    pod = installed.get("pod", holder.partition("_")[0], namespace=SYSTEM)
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_helm_test_passes_and_leaves_nothing(installed: Cluster) -> None:
+    installed.helm("test", "ehrmind", "--timeout=60s", namespace=SYSTEM)
+    assert not installed.exists("pod", f"{NAME}-test", namespace=SYSTEM)
+    assert not installed.exists("role", f"{NAME}-test", namespace=SYSTEM)
+
+
+def test_upgrade_rollback_and_uninstall_leave_a_run_alone(installed: Cluster, namespace: str, cluster_s3: S3Access) -> None:
+    installed.apply(a_run(namespace))
+    before = identity(installed, namespace)
+    release.install(installed, cluster_s3, scratch="21Gi")
+    assert "21Gi" in installed.get("configmap", "ehrmind-profiles", namespace=SYSTEM)["data"]["default"]
+    assert identity(installed, namespace) == before
+    installed.helm("rollback", "ehrmind", "--wait", namespace=SYSTEM)
+    assert "21Gi" not in installed.get("configmap", "ehrmind-profiles", namespace=SYSTEM)["data"]["default"]
+    installed.helm("uninstall", "ehrmind", "--wait", namespace=SYSTEM)
+    assert not installed.exists("deployment", NAME, namespace=SYSTEM)
+    assert identity(installed, namespace) == before
+    release.install(installed, cluster_s3)
+    installed.wait("ehrmindrun", "kept", lambda o: o.get("status", {}).get("state") == crd.SUSPENDED, namespace=namespace)
+    assert identity(installed, namespace) == before
+
+
+def test_an_operator_for_one_namespace_is_ready_with_rights_there_alone(installed: Cluster, namespace: str, cluster_s3: S3Access) -> None:
+    limits = {"watchNamespaces": [namespace], "crds": {"install": False}, "rbac": {"userRoles": False}}
+    given = json.dumps(release.values(cluster_s3) | limits)
+    installed.helm("install", "ehrmind", release.CHART, "--values=-", "--wait", "--timeout=60s", namespace=namespace, given=given)
+    who = f"system:serviceaccount:{namespace}:{NAME}"
+    assert may(installed, who, "list", "", "pods", namespace=namespace)
+    assert not may(installed, who, "list", "", "pods", namespace=SYSTEM)
+    assert not may(installed, who, "list", crd.GROUP, crd.PLURAL)
+    installed.helm("uninstall", "ehrmind", "--wait", namespace=namespace)
+
+
+@pytest.mark.parametrize(("role", "verbs"), [("view", "get list watch"), ("edit", "get list watch create update patch delete")])
+def test_people_may_do_with_runs_what_their_role_says(installed: Cluster, namespace: str, role: str, verbs: str) -> None:
+    who = account(installed, namespace, role)
+    installed.wait("clusterrole", role, lambda o: any(crd.PLURAL in rule.get("resources", ()) for rule in o["rules"]))
+    known = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+    assert [v for v in known if may(installed, who, v, crd.GROUP, crd.PLURAL, namespace=namespace)] == verbs.split()
+    assert may(installed, who, "patch", crd.GROUP, f"{crd.PLURAL}/scale", namespace=namespace) == (role == "edit")
+    assert not may(installed, who, "patch", crd.GROUP, f"{crd.PLURAL}/status", namespace=namespace)
+
+
+def test_the_operator_may_not_read_secrets_or_logs_nor_enter_pods_nor_change_runs(installed: Cluster, namespace: str) -> None:
+    for verb, group, resource in [
+        *((v, "", "secrets") for v in ("get", "list", "watch", "create")),
+        ("get", "", "pods/log"),
+        ("create", "", "pods/exec"),
+        ("delete", "", "pods"),
+        ("update", "", "configmaps"),
+        ("create", "", "serviceaccounts/token"),
+        ("list", "", "nodes"),
+        ("create", crd.GROUP, crd.PLURAL),
+        ("patch", crd.GROUP, crd.PLURAL),
+        ("create", "rbac.authorization.k8s.io", "rolebindings"),
+        ("get", "coordination.k8s.io", "leases"),
+    ]:
+        assert not may(installed, OPERATOR, verb, group, resource, namespace=namespace), (verb, resource)
+    assert may(installed, OPERATOR, "update", "coordination.k8s.io", "leases", namespace=SYSTEM, name=NAME)
+    assert not may(installed, OPERATOR, "update", "coordination.k8s.io", "leases", namespace=SYSTEM, name="another")
+
+
+@pytest.mark.parametrize("values", rendered.VALUES, ids=lambda v: v.stem.removesuffix("-values"))
+def test_the_api_server_knows_every_field_of_every_object(installed: Cluster, values: Path) -> None:
+    others = {"ServiceMonitor", "PrometheusRule"}  # of the Prometheus operator, which this cluster has not
+    found = [o for o in rendered.objects("--values", values, name="other") if o["kind"] not in others]
+    for name in {o["metadata"]["namespace"] for o in found if "namespace" in o["metadata"]}:
+        installed.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    how = ("--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "--filename=-")
+    said = installed.kubectl("apply", *how, given=yaml.safe_dump_all(found))
+    assert len(said.splitlines()) == len(found)
+
+
+def test_kustomize_installs_the_same_on_a_cluster(installed: Cluster) -> None:
+    how = ("--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts")
+    said = installed.kubectl("apply", *how, "--kustomize", ROOT / "manifests" / "operator")
+    assert f"deployment.apps/{NAME} serverside-applied (server dry run)" in said
+
+
+def test_a_typo_in_the_values_stops_before_anything_is_installed(cluster: Cluster, namespace: str) -> None:
+    with pytest.raises(CommandFailed, match="replica"):
+        cluster.helm("install", "typo", release.CHART, "--set=replica=2", namespace=namespace)
+    assert not cluster.items("configmap", namespace=namespace, selector="app.kubernetes.io/instance=typo")
