@@ -39,11 +39,13 @@ class Cluster:
         caches: Caches,
         announcer: Announcer,
         *,
+        namespace: str,
         leading: Callable[[], bool],
         rate: tuple[float, int],
         told: Callable[[str, str], None],
     ) -> None:
-        """`rate`: writes a second and at once, the same again for status. `told` hears of every write: verb and kind."""
+        """`namespace`: the operator's. `rate`: writes a second and at once, the same again for status. `told` hears of writes: verb and kind."""
+        self._namespace = namespace
         self._client, self._caches, self._announcer, self._leading, self._told = client, caches, announcer, leading, told
         self._status_budget, self._budget = Bucket(*rate), Bucket(*rate)
         self._expectations = Expectations(caches)
@@ -77,6 +79,7 @@ class Cluster:
             progress=progress,
             workloads=tuple(self._caches.workloads(key[0], uids)),
             refusals=self._refusals.of(key),
+            operator_namespace=self._namespace,
         )
 
     def forget(self, key: Key) -> None:

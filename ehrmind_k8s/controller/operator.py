@@ -69,7 +69,9 @@ class Operator:
         self.lease = Lease(client, options.namespace, LEASE, self.identity, won=self._lead, lost=lost)
         announcer = Announcer(client, self.identity)
         rate = (options.writes_per_s, options.burst)
-        self.cluster = Cluster(client, self.caches, announcer, leading=self.lease.held, rate=rate, told=self.meters.writes.add)
+        self.cluster = Cluster(
+            client, self.caches, announcer, namespace=options.namespace, leading=self.lease.held, rate=rate, told=self.meters.writes.add
+        )
         self.probes = Probes(options.port, self._dead, self.caches.unsynced, self.meters.text)
         self._workers = [threading.Thread(target=self._work, name=f"worker-{i}", daemon=True) for i in range(options.workers)]
         self._led = threading.Event()

@@ -103,6 +103,7 @@ class Snapshot:
     progress: Progress | None = None
     workloads: tuple[Object, ...] = ()
     refusals: tuple[str, ...] = ()
+    operator_namespace: str = ""  # where the operator itself is, which NetworkPolicies let in
 
 
 @dataclass(frozen=True, slots=True)
