@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit check generate verify benchmarks constraints setup tools clean
+.PHONY: help quickstart test test-unit check generate verify cluster cluster-down benchmarks constraints setup tools clean
 
 PY := .venv/bin/python
-# Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other.
+# Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other,
+# and tests on a cluster share one too (tests/cluster/conftest.py), so there is one cluster.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
@@ -33,6 +34,12 @@ generate: setup ## Write the files that are made from the code (docs/run-documen
 verify: setup ## Fail if a generated file does not match the code
 	$(PY) docs/generate.py --check
 
+cluster: setup tools ## Bring up the tests' Kubernetes cluster to play with, and print how to use it (root on Linux)
+	@$(PY) -m tests.cluster.harness up $(ARGS)
+
+cluster-down: setup ## Take it away
+	@$(PY) -m tests.cluster.harness down
+
 benchmarks: setup tools ## Measure what docs/performance.md states
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
 
@@ -45,8 +52,10 @@ constraints: setup ## Resolve all dependencies anew into constraints.txt
 setup: ## Make or refresh .venv (every other target does it too)
 	@scripts/setup.sh
 
+# What cannot be built is said here, and by the tests that miss it.
 tools: setup
-	@if command -v go > /dev/null; then $(PY) -m tests.tools.build > /dev/null; else echo "Go is not there: the tests on a real S3 server will be skipped"; fi
+	@if command -v go > /dev/null; then $(PY) -m tests.tools.build > /dev/null || true; \
+	  else echo "Go is not there: tests on a real S3 server or cluster will be skipped"; fi
 
 clean: ## Remove the setup and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -60,10 +60,14 @@ def shared_data(*parts: str) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start vLLM run one after the other (`--dist loadgroup`): each server wants 3 GiB and both cores."""
+    """Tests that start vLLM run one after the other (`--dist loadgroup`): each server wants 3 GiB and both cores.
+
+    So do tests on the cluster, whether or not vLLM runs there: there is one cluster.
+    """
     for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
+        group = next((name for name in ("cluster", "vllm") if item.get_closest_marker(name)), None)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +77,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("EHRMIND_STATE_DIR", str(home / "state"))
+    monkeypatch.setenv("KUBECONFIG", os.devnull)  # no cluster, unless the test is about one
     monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
