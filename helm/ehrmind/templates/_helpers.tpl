@@ -36,12 +36,30 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Not the operator's name, or the test's pod would stand behind the operator's Service and policy. */}}
-{{- define "ehrmind.testLabels" -}}
-app.kubernetes.io/name: ehrmind-test
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/part-of: ehrmind
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{/* Of what `helm test` makes, and removes when it has passed. Not the operator's name, or the test's pod would stand behind the operator's
+Service and policy. Takes (dict "root" $ "weight" 0 "wide" false). */}}
+{{- define "ehrmind.testMetadata" -}}
+name: {{ include "ehrmind.name" .root }}-test
+{{- if not .wide }}
+namespace: {{ .root.Release.Namespace }}
+{{- end }}
+labels:
+  app.kubernetes.io/name: ehrmind-test
+  app.kubernetes.io/instance: {{ .root.Release.Name }}
+  app.kubernetes.io/part-of: ehrmind
+  app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+annotations:
+  helm.sh/hook: test
+  helm.sh/hook-weight: {{ .weight | quote }}
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{- define "ehrmind.proxies" -}}
+{{- range $name, $value := dict "HTTP_PROXY" .Values.proxy.http "HTTPS_PROXY" .Values.proxy.https "NO_PROXY" .Values.proxy.noProxy }}
+{{- if $value }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* A full image reference. Takes (dict "root" $ "name" "trainer"). */}}
