@@ -18,7 +18,9 @@ COMMANDS: dict[str, str] = {
     "status": "Show where a run is.",
     "logs": "Print the log of a run.",
     "cancel": "Stop a run that is going on.",
-    "runs": "List the runs of a store, or delete one.",
+    "suspend": "Stop the pods of a run in a cluster.",
+    "resume": "Let a suspended run in a cluster go on.",
+    "runs": "List the runs of a namespace or of a store, or delete one.",
     "report": "Show the result of a run.",
     "data": "Prepare data, or copy it to a store.",
     "model": "Copy a start model to a store.",
@@ -58,8 +60,9 @@ def group() -> None:
 
     \b
     First steps:
+      ehrmind doctor                                                 what a run would need
+      ehrmind submit --task medcalc --preset tiny --follow           in the cluster of your kubeconfig
       ehrmind submit --task medcalc --backend local --preset tiny    the whole recipe on a laptop
-      ehrmind status medcalc-tiny
       ehrmind report medcalc-tiny --open
 
     \b

@@ -1,22 +1,21 @@
-"""`ehrmind cancel`: stop a run from another terminal."""
+"""`ehrmind cancel`: end a run from another terminal."""
 
 import click
 
 from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
 
 
 @click.command()
 @options.run_argument
-def command(run: str, store: str | None) -> None:
-    """Stop a run that is going on, with all its processes, and wait until they are gone. Submit it again to continue it.
+def command(run: str, place: Place) -> None:
+    """Stop a run that is going on, with all its processes or pods, and wait until they are gone. Submit it again to continue it.
 
     \b
-    Example:
+    Examples:
       ehrmind cancel medcalc-tiny
+      ehrmind cancel trec-default --namespace research
     """
-    from ehrmind_k8s import settings
-    from ehrmind_k8s.backends import base
-
-    uri = options.locate(run, store)
-    status = base.open("local", settings.load()).cancel(uri)
+    backend, found = options.find(run, place)
+    status = backend.cancel(found)
     click.echo(f"{status.name}: {status.state}")

@@ -50,9 +50,9 @@ def prepare(task: str, source: str, out: Path, form: str, overrides: tuple[str, 
         raise SpecError(f"--out {out}: exists and is not an empty folder; choose another, or delete it")
     with tempfile.TemporaryDirectory(prefix="ehrmind-data-") as work:
         place = base.open("local", settings.load())
-        run = document.resolve(None, {"task": task, "preset": "tiny", "store": work}, source, [*SETTINGS, *overrides])
+        written = document.gather(None, {"task": task, "preset": "tiny", "store": work}, source, [*SETTINGS, *overrides])
         try:
-            status = place.submit(run)
+            status = place.submit(document.placed(written), written)
         except Stopped as stopped:
             click.echo(f"stopped by {stopped}; nothing was written", err=True)
             return stopped.exit_code

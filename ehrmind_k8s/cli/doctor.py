@@ -8,55 +8,84 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from urllib.parse import urlsplit
 
 import click
 
+from ehrmind_k8s.backends.base import Check
 from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
 
 NEEDED_GIB = 8  # what the quickstart takes: trainer 1.2 GiB, one vLLM server 3.2 GiB, the rest is room
 FREE_GIB = 2
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;]+).*extra == ['\"](train|rollout|rollout-cpu)['\"]")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line. `warn`: works without, with less; `fail`: the backend cannot run; `fix` is what to do about it."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    found: str
-    fix: str = ""
-
-
 @click.command()
-@options.store_option
+@options.place_options
 @options.json_option
-def command(store: str | None, as_json: bool) -> int:
+def command(place: Place, as_json: bool) -> int:
     """Check what is installed, reachable and configured: one line each, with the fix. Exit code 2 if a run could not work.
+
+    For a cluster: the API server, the operator, the training operator, the object store as this machine reaches it, GPU nodes, and what
+    you may do in the namespace. With --backend local: this machine.
 
     \b
     Examples:
-      ehrmind doctor
-      ehrmind doctor --store s3://bucket/runs --json
+      ehrmind doctor --namespace research
+      ehrmind doctor --backend local
+      ehrmind doctor --store s3://bucket/runs -o json
     """
-    checks = [*_machine(), *_packages(), *_settings(), _store(store), *_tools()]
+    checks = []
+    for check in _here(place) if place.kind() == options.LOCAL else _cluster(place):
+        checks.append(check)
+        if not as_json:  # each as soon as it is known: a server that does not answer takes its time
+            click.echo(f"{check.state:5}{check.name:20}{check.found}" + (f"  -> {check.fix}" if check.fix else ""))
     if as_json:
         options.echo_json([asdict(c) for c in checks])
-    for c in [] if as_json else checks:
-        click.echo(f"{c.state:5}{c.name:20}{c.found}" + (f"  -> {c.fix}" if c.fix else ""))
     return 2 if any(c.state == "fail" for c in checks) else 0
+
+
+def _here(place: Place) -> Iterator[Check]:
+    """What a run on this machine needs."""
+    from ehrmind_k8s import settings
+
+    yield from (*_machine(), *_packages(), *_settings(), _space("space for state", settings.load().state_dir))
+    yield _store(place.store)
+    yield from _tools()
+
+
+def _cluster(place: Place) -> Iterator[Check]:
+    """What a run in the cluster needs, and what this machine needs to show it."""
+    from ehrmind_k8s import settings
+    from ehrmind_k8s.backends.kubernetes import checks
+
+    yield _python()
+    yield from _settings()
+    yield from checks.run(place.namespace, place.context, place.kubeconfig)
+    store = place.store or settings.load().store
+    if store and urlsplit(store).scheme == "s3":
+        yield _store(store)
+        return
+    yield Check(
+        "store",
+        "warn",
+        "no object store is named here, so none was tried from this machine (pods have their own settings)",
+        "set EHRMIND_STORE=s3://bucket/prefix and EHRMIND_S3_*: `ehrmind report` reads the results there",
+    )
+
+
+def _python() -> Check:
+    version, enough = sys.version.split()[0], sys.version_info >= (3, 11)
+    return Check("python", "ok" if enough else "fail", version, "" if enough else "install Python 3.11 or newer")
 
 
 def _machine() -> Iterator[Check]:
     import psutil
 
-    version = sys.version.split()[0]
-    yield Check(
-        "python", "ok" if sys.version_info >= (3, 11) else "fail", version, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"
-    )
+    yield _python()
     yield Check("cores", "ok", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     memory = psutil.virtual_memory().total / 2**30
     enough = memory >= NEEDED_GIB
@@ -104,12 +133,10 @@ def _settings() -> Iterator[Check]:
     from ehrmind_k8s import settings
 
     for name, value in settings.load():
-        if name == "backend" and value != "local":
-            yield Check(name, "warn", f"{value} (not built yet in this release)", "pass --backend local, or set EHRMIND_BACKEND=local")
+        if name == "backend" and value == "kfp":
+            yield Check(name, "warn", f"{value} (not built yet in this release)", "set EHRMIND_BACKEND=kubernetes or local")
         elif value is not None:
             yield Check(name, "ok", "set" if isinstance(value, SecretStr) else str(value))
-    folder = settings.load().state_dir
-    yield _space("space for state", folder)
 
 
 def _store(store: str | None) -> Check:

@@ -7,30 +7,32 @@ from typing import Any
 import click
 
 from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
 
 
 @click.command()
 @options.run_argument
-@click.option("--of", "source", metavar="SOURCE", help="A stage (sft), one attempt of it (sft-a2) or a server (rollout-0). [newest stage]")
-@click.option("--follow", is_flag=True, help="Go on until the run stops.")
+@click.option(
+    "--of", "source", metavar="SOURCE", help="A stage (sft), one attempt of it (sft-a2), servers (rollout, rollout-0) or a pod. [newest stage]"
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @options.json_option
-def command(run: str, store: str | None, source: str | None, follow: bool, as_json: bool) -> None:
-    """Print the log of a run. With --json: its events as they were written, one JSON object a line, and nothing else.
+def command(run: str, place: Place, source: str | None, follow: bool, as_json: bool) -> None:
+    """Print the log of a run. With -o json: its events as they were written, one JSON object a line, and nothing else.
+
+    Where several pods write, each line begins with its pod's name. --follow goes on with the next attempts and stages.
 
     \b
     Examples:
       ehrmind logs medcalc-tiny --follow
-      ehrmind logs medcalc-tiny --of rollout-0
-      ehrmind logs medcalc-tiny --of rlvr --json | jq 'select(.event == "progress")'
+      ehrmind logs medcalc-tiny --namespace research --of rollout
+      ehrmind logs medcalc-tiny --of rlvr -o json | jq 'select(.event == "progress")'
     """
-    from ehrmind_k8s import settings
-    from ehrmind_k8s.backends import base
-
-    uri = options.locate(run, store)
-    for line in base.open("local", settings.load()).logs(uri, source, follow):
-        shown = line if as_json and _event(line) else None if as_json else readable(line)
+    backend, found = options.find(run, place)
+    for line in backend.logs(found, source, follow):
+        shown = line.text if as_json and _event(line.text) else None if as_json else readable(line.text)
         if shown is not None:
-            click.echo(shown)
+            click.echo(f"{line.origin}: {shown}" if line.origin and not as_json else shown)
 
 
 def readable(line: str) -> str:

@@ -1,26 +1,107 @@
-"""What several commands share: the RUN argument, the store option, JSON output, and how RUN becomes a run URI."""
+"""What several commands share: RUN, which place it runs in, the options of kubectl, JSON output.
 
+Which place RUN means, in this order: a run URI or --store names a run of that store, wherever it ran; --backend or EHRMIND_BACKEND; the
+cluster; and where no cluster is configured at all, this machine, which is said on standard error.
+"""
+
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
+if TYPE_CHECKING:
+    from ehrmind_k8s.backends.base import Backend
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_STORE = "./runs"
+LOCAL, CLUSTER = "local", "kubernetes"
 
-json_option = click.option("-o", "--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 store_option = click.option(
     "--store", metavar="URI", help=f"Store that holds the runs: a folder or s3://bucket/prefix. [EHRMIND_STORE, else {DEFAULT_STORE}]"
 )
+_PLACE = (
+    click.option("--backend", metavar="local|kubernetes|kfp", help="Where runs execute. [EHRMIND_BACKEND, else kubernetes]"),
+    click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of the cluster. [that of the context]"),
+    click.option("--context", metavar="CONTEXT", help="Context of the kubeconfig. [its current one]"),
+    click.option("--kubeconfig", metavar="PATH", help="Kubeconfig. [KUBECONFIG, ~/.kube/config, a pod's own account]"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command looks: what its options say."""
+
+    store: str | None = None
+    backend: str | None = None
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+
+    def over(self, outer: "Place") -> "Place":
+        """These options, and where one is not given that of the group around the command."""
+        return Place(*(getattr(self, f) if getattr(self, f) is not None else getattr(outer, f) for f in Place.__dataclass_fields__))
+
+    def kind(self, run: str | None = None) -> str:
+        """`local` or the name of another backend, by the rule above. Raises SpecError for a RUN that cannot be there."""
+        from ehrmind_k8s import kubeapi, settings
+
+        configured = settings.load()
+        pointed = self.namespace or self.context or self.kubeconfig
+        if run is not None and ("/" in run or (self.store and not pointed)):
+            return LOCAL
+        if self.backend or "backend" in configured.model_fields_set or pointed:
+            return self.backend or configured.backend
+        if configured.backend == CLUSTER and not kubeapi.configured():
+            click.echo(f"no cluster is configured here ({kubeapi.looked()}): looking at the runs of this machine, as --backend local does", err=True)
+            return LOCAL
+        return configured.backend
+
+    def open(self, kind: str) -> "Backend":
+        """The backend called `kind`, in the cluster that the options say."""
+        from ehrmind_k8s import settings
+        from ehrmind_k8s.backends import base
+
+        return base.open(kind, settings.load(), self.namespace, self.context, self.kubeconfig)
+
+
+def place_options(command: Command) -> Command:
+    """--store, --backend and the options of kubectl; the command receives them as `place`."""
+
+    @functools.wraps(command)
+    def placed(*args: Any, **values: Any) -> Any:
+        return command(*args, place=Place(**{name: values.pop(name) for name in Place.__dataclass_fields__}), **values)
+
+    for option in reversed((store_option, *_PLACE)):
+        placed = option(placed)
+    return placed  # type: ignore[return-value]
 
 
 def run_argument(command: Command) -> Command:
-    """RUN and --store, for a command about one run; it receives `run` and `store`."""
-    return click.argument("run", metavar="RUN")(store_option(command))
+    """RUN and where it is, for a command about one run; it receives `run` and `place`."""
+    return click.argument("run", metavar="RUN")(place_options(command))
+
+
+def json_option(command: Command) -> Command:
+    """`-o json` as kubectl has it, and --json; the command receives `as_json`."""
+
+    @functools.wraps(command)
+    def formatted(*args: Any, output: str | None, as_json: bool, **values: Any) -> Any:
+        return command(*args, as_json=as_json or output == "json", **values)
+
+    short = click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON for scripts.")
+    return short(click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(formatted))  # type: ignore[return-value]
+
+
+def find(run: str, place: Place) -> tuple["Backend", str]:
+    """The place where the run called RUN is, and what names it there. Raises SpecError when there is no run."""
+    kind = place.kind(run)
+    return place.open(kind), locate(run, place.store) if kind == LOCAL else run
 
 
 def locate(run: str, store: str | None) -> str:
@@ -30,12 +111,12 @@ def locate(run: str, store: str | None) -> str:
 
     base = store_uri(store)
     uri = absolute(run) if "/" in run else storage.join(base, run)
-    place = storage.open(uri)
-    if place.head(artifacts.SPEC):
-        return place.uri
+    there = storage.open(uri)
+    if there.head(artifacts.SPEC):
+        return there.uri
     known = run_names(base) if "/" not in run else []
     hint = nearest(run, known) if known else "`ehrmind runs` lists a store; --store or EHRMIND_STORE says which"
-    raise SpecError(f"there is no run at {place.uri} ({artifacts.SPEC} is missing); {hint}")
+    raise SpecError(f"there is no run at {there.uri} ({artifacts.SPEC} is missing); {hint}")
 
 
 def run_names(store: str) -> list[str]:
@@ -58,6 +139,6 @@ def absolute(uri: str) -> str:
     return uri if urlsplit(uri).scheme else str(Path(uri).expanduser().absolute())
 
 
-def echo_json(document: Any) -> None:
+def echo_json(document: Mapping[str, Any] | list[Any]) -> None:
     """Print a document for scripts."""
     click.echo(json.dumps(document, indent=2, default=str))

@@ -24,7 +24,7 @@ def command(path: Path, overrides: tuple[str, ...], store: str | None, as_json: 
     from ehrmind_k8s import plan, storage
     from ehrmind_k8s.cli import document
 
-    spec = document.resolve(path, {"store": store}, None, overrides)
+    spec = document.placed(document.gather(path, {"store": store}, None, overrides))
     uri = storage.join(spec.store or "", spec.name)
     steps = plan.build(spec, uri)
     if as_json:

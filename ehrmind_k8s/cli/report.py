@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
 
 PAGE = "report.html"
 
@@ -17,18 +18,21 @@ PAGE = "report.html"
 @options.run_argument
 @click.option("--open", "open_page", is_flag=True, help="Open the whole report in a browser.")
 @options.json_option
-def command(run: str, store: str | None, open_page: bool, as_json: bool) -> None:
+def command(run: str, place: Place, open_page: bool, as_json: bool) -> None:
     """Show the result of a run: base, SFT and RLVR side by side with 95 % intervals, and where the whole report is.
 
     \b
     Examples:
       ehrmind report medcalc-tiny
       ehrmind report medcalc-tiny --open
-      ehrmind report s3://bucket/runs/medcalc-tiny --json
+      ehrmind report medcalc-tiny --namespace research
+      ehrmind report s3://bucket/runs/medcalc-tiny -o json
+
+    Of a run in a cluster the report is read from its store, with the S3 settings of this machine (EHRMIND_S3_*).
     """
     from ehrmind_k8s.evaluation import summary
 
-    uri = options.locate(run, store)
+    uri = _uri(run, place)
     tree, page = _fetch(uri)
     if as_json:
         options.echo_json(summary.scores(tree))
@@ -36,6 +40,19 @@ def command(run: str, store: str | None, open_page: bool, as_json: bool) -> None
         click.echo(f"{summary.summary_table(tree)}\n\nreport: {page}")
     if open_page and not webbrowser.open(page.as_uri()):
         click.echo(f"no browser could be started here; open {page} yourself", err=True)
+
+
+def _uri(run: str, place: Place) -> str:
+    """Where a run is stored; of one in a cluster its status says so. Raises TryAgain before the operator has accepted it."""
+    from ehrmind_k8s.errors import TryAgain
+
+    kind = place.kind(run)
+    if kind == options.LOCAL:
+        return options.locate(run, place.store)
+    status = place.open(kind).status(run)
+    if not status.uri:
+        raise TryAgain(f"run {run} has no store yet ({status.message or status.state})")
+    return status.uri
 
 
 def _fetch(run_uri: str) -> tuple[dict[str, Any], Path]:

@@ -7,14 +7,26 @@ import click
 
 from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.backends.base import RunStatus
+from ehrmind_k8s.errors import EhrmindError
 from ehrmind_k8s.evaluation import summary
 
 STAGE = "evaluate"
 
 
 def show(status: RunStatus) -> None:
-    """Print what the run found, if it has a report, and which command comes next."""
-    found = _report(status.uri)
+    """Print what the run found, if it has a report, and which command comes next.
+
+    Of a run in a cluster whose store cannot be read from here: its score, and where the report is.
+    """
+    try:
+        found = _report(status.uri)
+    except EhrmindError as error:
+        if not status.namespace:
+            raise
+        click.echo(f"run {status.name}: complete" + ("" if status.score is None else f", score {status.score:.4g}"))
+        click.echo(f"\nreport: {storage.join(status.uri, STAGE, 'report.html')}")
+        click.echo(f"        (the store cannot be read from here: {error})")
+        return
     if found is None:
         click.echo(f"run {status.name}: complete, without evaluate; its output is at {status.uri}")
         return

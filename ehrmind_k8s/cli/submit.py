@@ -1,22 +1,24 @@
 """`ehrmind submit`: a document and a few options become a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
 
 
 @click.command()
 @click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="RUN.YAML", help="Run document; the options below win over it.")
 @click.option("--task", metavar="T", help="Clinical task; `ehrmind tasks` lists them.")
 @click.option("--preset", metavar="P", help="Sizes and hyperparameters: tiny, small, default, paper.")
-@click.option("--data", metavar="URI", help="Source data: a file, folder or zip, or s3://bucket/prefix. Preset tiny does without.")
-@click.option("--name", metavar="N", help="Name of the run in the store. [<task>-<preset>]")
+@click.option("--data", metavar="URI", help="Source data: s3://bucket/prefix, or here a file, folder or zip. Preset tiny does without.")
+@click.option("--name", metavar="N", help="Name of the run. [<task>-<preset>]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any field of the document, for example rlvr.steps=30. Repeatable.")
-@click.option("--backend", metavar="local|kubernetes|kfp", help="Where it runs. [EHRMIND_BACKEND, else kubernetes]")
-@click.option("--follow", is_flag=True, help="Stay until the run ends. The local backend always does.")
-@options.store_option
+@click.option("--follow", is_flag=True, help="Stay until the run ends and say what happens. The local backend always does.")
+@options.place_options
 def command(
     path: Path | None,
     task: str | None,
@@ -24,32 +26,70 @@ def command(
     data: str | None,
     name: str | None,
     overrides: tuple[str, ...],
-    backend: str | None,
     follow: bool,
-    store: str | None,
+    place: Place,
 ) -> int:
     """Run a document: from data to a trained, evaluated model.
 
-    The same command again continues a run that was stopped, and prints the result of one that is complete.
+    The same command again continues a run that was stopped or failed, and prints the result of one that is complete. In a cluster the run
+    goes on without this command; with --follow, Ctrl-C leaves it going on, and the exit code says how the run ended.
 
     \b
     Examples:
+      ehrmind submit --task medcalc --preset tiny --namespace research --follow
+      ehrmind submit -f run.yaml --set rlvr.steps=50
       ehrmind submit --task medcalc --backend local --preset tiny
-      ehrmind submit -f run.yaml --backend local --set rlvr.steps=50
       ehrmind submit --task medcalc --backend local --preset tiny --data medcalc/v1.0 --store s3://bucket/runs
     """
     from ehrmind_k8s import settings
-    from ehrmind_k8s.backends import base
+    from ehrmind_k8s.cli import document
+
+    configured = settings.load()
+    kind = place.backend or configured.backend
+    written = document.gather(path, {"task": task, "preset": preset, "name": name, "store": place.store}, data, overrides)
+    if kind == options.LOCAL:
+        return _here(written, place)
+    return _cluster(document.for_cluster(written, configured.store), kind, place, follow)
+
+
+def _here(written: Mapping[str, Any], place: Place) -> int:
+    """Run in the foreground of this machine."""
     from ehrmind_k8s.backends.local.supervisor import Stopped
     from ehrmind_k8s.cli import document, result
 
-    configured = settings.load()
-    place = base.open(backend or configured.backend, configured)
-    spec = document.resolve(path, {"task": task, "preset": preset, "name": name, "store": store}, data, overrides)
+    backend = place.open(options.LOCAL)
+    spec = document.placed(written)
     try:
-        status = place.submit(spec)
+        status = backend.submit(spec, written)
     except Stopped as stopped:
         click.echo(f"stopped by {stopped}; the same command continues run {spec.name}", err=True)
         return stopped.exit_code
     result.show(status)
+    return 0
+
+
+def _cluster(written: Mapping[str, Any], kind: str, place: Place, follow: bool) -> int:
+    """Hand a document to a cluster, and stay with the run if that is wanted."""
+    from ehrmind_k8s.cli import document, result
+
+    spec = document.checked(written)
+    backend = place.open(kind)
+    status = backend.submit(spec, written)
+    where = f" -n {status.namespace}" if place.namespace else ""
+    if status.state == "succeeded":
+        result.show(status)
+        return 0
+    if not follow:
+        click.echo(f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else ""))
+        for line in (f"status {status.name}{where}", f"logs {status.name}{where} --follow"):
+            click.echo(f"  ehrmind {line}")
+        return 0
+    try:
+        result.show(backend.follow(status.name))
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nrun {status.name} goes on in the cluster: `ehrmind status {status.name}{where}`; `ehrmind cancel {status.name}{where}` ends it",
+            err=True,
+        )
+        return 130
     return 0

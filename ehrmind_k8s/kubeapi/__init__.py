@@ -9,7 +9,7 @@ and cluster differ in version, and objects of other projects have none.
 """
 
 from ehrmind_k8s.kubeapi.client import CALL_TIMEOUT_S, Client, Object, Resource
-from ehrmind_k8s.kubeapi.credentials import configured, connect
+from ehrmind_k8s.kubeapi.credentials import configured, connect, looked
 from ehrmind_k8s.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, Invalid, NotFound, Refused, Unavailable
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "Unavailable",
     "configured",
     "connect",
+    "looked",
 ]

@@ -13,9 +13,14 @@ HINT = "give --kubeconfig or --context, or set KUBECONFIG"
 C = TypeVar("C", bound=Client)
 
 
-def configured(kubeconfig: str | None = None) -> bool:
-    """Whether there is anything to connect with; says nothing about whether a server answers."""
-    return bool(kubeconfig or _files()) or _in_pod()
+def configured() -> bool:
+    """Whether there is anything to connect with, when no option says; a server may answer or not."""
+    return any(_holds(file) for file in _files()) or _in_pod()
+
+
+def looked() -> str:
+    """Where `configured` looks for a kubeconfig, for a message."""
+    return f"KUBECONFIG={named}" if (named := os.environ.get("KUBECONFIG")) else "no ~/.kube/config"
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None, make: type[C] = Client, **options: Any) -> C:  # type: ignore[assignment]
@@ -23,7 +28,10 @@ def connect(kubeconfig: str | None = None, context: str | None = None, make: typ
     from kubernetes.client import Configuration
 
     configuration = Configuration()
-    if not kubeconfig and not context and not _files() and _in_pod():
+    there = kubeconfig or any(_holds(file) for file in _files())
+    if not there and not _in_pod():
+        raise SpecError(f"no cluster is configured here ({looked()}); {HINT}")
+    if not there and not context:
         namespace = _from_pod(configuration)
     else:
         namespace = _from_file(configuration, kubeconfig or os.environ.get("KUBECONFIG") or str(_default()), context)
@@ -32,18 +40,29 @@ def connect(kubeconfig: str | None = None, context: str | None = None, make: typ
 
 def _from_file(configuration: Any, file: str, context: str | None) -> str:
     """Fill `configuration` from a kubeconfig (or several, as in $KUBECONFIG); returns the namespace of its context."""
+    import yaml
     from kubernetes import config
 
     try:
+        context = context or _current(file)
         contexts, active = config.list_kube_config_contexts(config_file=file)  # type: ignore[no-untyped-call]
         names = [c["name"] for c in contexts]
         if context is not None and context not in names:
             raise SpecError(f"context {context!r} is not in {file}; {nearest(context, names)}")
         config.load_kube_config(config_file=file, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError, ValueError) as error:
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError) as error:
         raise SpecError(f"no access to a cluster: {file}: {' '.join(str(error).split())}; {HINT}") from None
     chosen = next((c for c in contexts if c["name"] == context), active)
     return (chosen.get("context") or {}).get("namespace") or "default"
+
+
+def _current(files: str) -> str | None:
+    """The current context of several files: the first one that names one counts, as with kubectl; the client would take the last."""
+    import yaml
+
+    paths = [Path(part).expanduser() for part in files.split(os.pathsep) if part]
+    bodies = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths if _holds(path)] if len(paths) > 1 else []
+    return next((body["current-context"] for body in bodies if isinstance(body, dict) and body.get("current-context")), None)
 
 
 def _from_pod(configuration: Any) -> str:
@@ -57,9 +76,15 @@ def _from_pod(configuration: Any) -> str:
         raise SpecError(f"no access to the cluster of this pod: {error}") from None
 
 
-def _files() -> str | None:
-    """$KUBECONFIG, or the default file where it exists."""
-    return os.environ.get("KUBECONFIG") or (str(_default()) if _default().exists() else None)
+def _files() -> list[Path]:
+    """The files of $KUBECONFIG, else the default one."""
+    named = os.environ.get("KUBECONFIG")
+    return [Path(part).expanduser() for part in named.split(os.pathsep) if part] if named else [_default()]
+
+
+def _holds(file: Path) -> bool:
+    """Whether a kubeconfig is there and says something: KUBECONFIG=/dev/null means none."""
+    return file.exists() and (file.stat().st_size > 0 or file.is_fifo())
 
 
 def _default() -> Path:

@@ -5,13 +5,14 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from ehrmind_k8s import artifacts, plan, storage
 from ehrmind_k8s.artifacts import RunDocument
-from ehrmind_k8s.backends.base import Attempt, RunStatus
+from ehrmind_k8s.backends.base import Attempt, LogLine, RunStatus
 from ehrmind_k8s.backends.local import display
 from ehrmind_k8s.backends.local.state import State
 from ehrmind_k8s.backends.local.supervisor import Supervisor
@@ -30,7 +31,7 @@ class LocalBackend:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def submit(self, spec: RunSpec) -> RunStatus:
+    def submit(self, spec: RunSpec, written: Mapping[str, Any] | None = None) -> RunStatus:
         """Run, continue, or (when every stage is complete) return at once. Raises SpecError where another recipe has the name."""
         if spec.suspend or spec.cancel:
             raise SpecError(
@@ -52,6 +53,10 @@ class LocalBackend:
         finally:
             shown.close()
 
+    def follow(self, run_uri: str) -> RunStatus:
+        """How the run stands: `submit` has shown it to its end."""
+        return self.status(run_uri)
+
     def status(self, run_uri: str) -> RunStatus:
         """What the supervisor wrote last, or what the store shows of a run made elsewhere."""
         state = State(self.settings.state_dir, run_uri)
@@ -62,7 +67,7 @@ class LocalBackend:
             return replace(known, state="interrupted", message="its supervisor is gone; the same submit continues the run", rollouts_ready=0)
         return known
 
-    def logs(self, run_uri: str, source: str | None, follow: bool) -> Iterator[str]:
+    def logs(self, run_uri: str, source: str | None, follow: bool) -> Iterator[LogLine]:
         """Lines of the newest log, or of `source`. With `follow`, on to the next attempts and stages until the run stops."""
         state = State(self.settings.state_dir, run_uri)
         path = state.newest_log(source)
@@ -75,7 +80,7 @@ class LocalBackend:
             with path.open(encoding="utf-8", errors="replace") as file:
                 while True:
                     going_on = follow and state.holder() is not None  # asked before reading, so that nothing written before the end is missed
-                    yield from (line.rstrip("\n") for line in file)
+                    yield from (LogLine(line.rstrip("\n")) for line in file)
                     newest = state.newest_log(source)
                     if not going_on or newest != path:
                         break
@@ -97,6 +102,16 @@ class LocalBackend:
                 raise Busy(f"{run_uri}: process {pid} has not stopped within {CANCEL_WAIT_S} s; kill -9 {pid} ends it with all its children")
             time.sleep(POLL_S)
         return self.status(run_uri)
+
+    def suspend(self, run_uri: str) -> RunStatus:
+        """Raises SpecError: what stops a run here is Ctrl-C."""
+        raise SpecError(
+            f"{run_uri}: only a run in a cluster is suspended; here Ctrl-C or `ehrmind cancel` stops one, and the same submit continues it"
+        )
+
+    def resume(self, run_uri: str) -> RunStatus:
+        """Raises SpecError: what continues a run here is the same submit."""
+        raise SpecError(f"{run_uri}: only a run in a cluster is resumed; here the same submit continues one")
 
     def delete(self, run_uri: str) -> int:
         """Delete a run and this machine's state of it. Raises Busy while it goes on.

@@ -1,0 +1,20 @@
+"""`ehrmind resume`: go on where a run was suspended."""
+
+import click
+
+from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli.options import Place
+
+
+@click.command()
+@options.run_argument
+def command(run: str, place: Place) -> None:
+    """Let a suspended run in a cluster go on from its last checkpoint.
+
+    \b
+    Example:
+      ehrmind resume trec-default --namespace research
+    """
+    backend, found = options.find(run, place)
+    status = backend.resume(found)
+    click.echo(f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else ""))
