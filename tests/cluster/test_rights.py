@@ -21,7 +21,7 @@ from tests.cluster import api_server, release
 from tests.cluster.harness.client import Cluster, Object
 from tests.conftest import needs
 from tests.tools import build
-from tests.unit.packaging.rights import APPLIED, ONCE, Right, granted
+from tests.unit.packaging.rights import APPLIED, DELETED, ONCE, Right, granted
 
 SYSTEM, RUNS, NAME = release.SYSTEM, "research", "ehrmind-operator"
 USER = f"system:serviceaccount:{SYSTEM}:{NAME}"
@@ -147,7 +147,8 @@ def test_every_right_is_used_and_none_is_missing(server: Watched) -> None:
             assert started.cluster.execute((RUNS, name), looked_at(started, name), decision) == (name == "second")
         until(lambda: len(looked_at(started, "first").children) == len(written))
         snapshot = looked_at(started, "first")
-        gone = [Delete(c.kind, c.name, c.uid) for c in snapshot.children] + [Delete(crd.KIND, "first", snapshot.run["metadata"]["uid"])]
+        gone = [Delete(c.kind, c.name, c.uid) for c in snapshot.children if c.kind in DELETED]
+        gone.append(Delete(crd.KIND, "first", snapshot.run["metadata"]["uid"]))
         assert not started.cluster.execute((RUNS, "first"), snapshot, Decision(deletes=tuple(gone)))
     found = list(server.requests())
     assert [(right, code) for right, code in found if code in (401, 403)] == []

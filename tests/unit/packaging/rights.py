@@ -8,12 +8,15 @@ Right = tuple[str, str, str]  # group, resource, verb
 # Which object is written how: controller/records.py, Decision.
 ONCE = {"Job", "PyTorchJob", "TrainJob", "TrainingRuntime", "ConfigMap"}
 APPLIED = {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"}
+# What goes before the run does: policies/children.py, policies/rollouts.py. The rest is the garbage collector's.
+DELETED = {"Job", "PyTorchJob", "TrainJob", "TrainingRuntime", "Deployment", "Service", "PodDisruptionBudget"}
 
 WATCHED = {
     (r.group, r.plural, verb) for r in (kinds.RUN, kinds.POD, *kinds.BUILT_IN, *kinds.OPTIONAL, *kinds.WORKLOADS) for verb in ("list", "watch")
 }
 # cluster._create and cluster._apply, and cluster._mine when the name is taken. An apply that makes its object asks for create as well.
-WRITTEN = {(r.group, r.plural, verb) for r in (*kinds.BUILT_IN, *kinds.OPTIONAL) for verb in ("get", "create", "delete")}
+WRITTEN = {(r.group, r.plural, verb) for r in (*kinds.BUILT_IN, *kinds.OPTIONAL) for verb in ("get", "create")}
+REMOVED = {(r.group, r.plural, "delete") for r in (*kinds.BUILT_IN, *kinds.OPTIONAL) if r.kind in DELETED}
 PATCHED = {(r.group, r.plural, "patch") for r in kinds.BUILT_IN if r.kind in APPLIED}
 OWN: set[Right] = {
     (kinds.RUN.group, "ehrmindruns/status", "patch"),  # cluster._write_status
@@ -21,7 +24,7 @@ OWN: set[Right] = {
     (kinds.RUN.group, "ehrmindruns/finalizers", "update"),  # no call: admission asks for it when a child's owner reference blocks deletion
     (kinds.EVENT.group, kinds.EVENT.plural, "create"),  # announcer
 }
-USED = WATCHED | WRITTEN | PATCHED | OWN
+USED = WATCHED | WRITTEN | REMOVED | PATCHED | OWN
 
 
 def granted(kind: str, name: str) -> set[Right]:

@@ -12,7 +12,7 @@ No secrets, no pods/log, no pods/exec, no wildcards. */}}
 - apiGroups: [ehrmind.dev]
   resources: [ehrmindruns/finalizers]
   verbs: [update]
-# Made once and never changed: stages, and the document they read.
+# Made once and never changed: stages.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
@@ -22,9 +22,10 @@ No secrets, no pods/log, no pods/exec, no wildcards. */}}
 - apiGroups: [trainer.kubeflow.org]
   resources: [trainjobs, trainingruntimes]
   verbs: [get, list, watch, create, delete]
+# The document that a run's pods read; it goes with the run.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create]
 # Server-side applied, so that what others change in them comes back: rollout servers and what is around them.
 - apiGroups: [apps]
   resources: [deployments]
@@ -32,12 +33,13 @@ No secrets, no pods/log, no pods/exec, no wildcards. */}}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# Who of a run may talk to whom; they go with the run.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch]
 # How stages are doing, and why a queued one waits.
 - apiGroups: [""]
   resources: [pods]
