@@ -51,11 +51,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def own_cluster(cluster: Cluster) -> OwnCluster:
-    """For tests that load images, lose nodes or stop parts."""
+def own_cluster(cluster: Cluster) -> Iterator[OwnCluster]:
+    """For tests that load images, lose nodes or stop parts: what they stopped is started again after them."""
     needs("a cluster that the tests brought up themselves", OWN, there=isinstance(cluster, OwnCluster))
     assert isinstance(cluster, OwnCluster)
-    return cluster
+    yield cluster
+    cluster.restore()
 
 
 @pytest.fixture
@@ -71,6 +72,12 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own that takes restricted pods only."""
     with cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture
+def second_node(own_cluster: OwnCluster) -> str:
+    """Its name."""
+    return next((name for name in own_cluster.nodes if name != "n1"), "") or own_cluster.add_node()
 
 
 @pytest.fixture

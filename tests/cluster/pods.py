@@ -10,7 +10,13 @@ __all__ = ["SOURCE", "Object", "job", "pod", "pytorch_job", "template"]
 Object = dict[str, Any]
 
 
-def template(*command: str, image: str = "ehrmind:test", container: str = "main", env: Mapping[str, str] | None = None) -> Object:
+def template(
+    *command: str,
+    image: str = "ehrmind:test",
+    container: str = "main",
+    env: Mapping[str, str] | None = None,
+    node_selector: Mapping[str, str] | None = None,
+) -> Object:
     """A pod template under Pod Security `restricted` with a read-only root and emptyDirs over /tmp and /work."""
     limits = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     return {
@@ -18,6 +24,7 @@ def template(*command: str, image: str = "ehrmind:test", container: str = "main"
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "nodeSelector": dict(node_selector or {}),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,

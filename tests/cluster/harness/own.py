@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.cluster.harness import image, operators
@@ -126,13 +126,28 @@ class OwnCluster(Cluster):
     # processes
 
     def stop(self, part: str) -> None:
-        """SIGKILL a part: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, coredns, s3, kubelet-n1."""
+        """SIGKILL a part: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, coredns, s3, containerd-n1, kubelet-n1."""
         self.space.kill(part)
 
     def start_again(self, part: str) -> None:
         """Start a part that was stopped, with what it had; returns when it serves, where one can ask it."""
+        self._starts()[part]()
+        if part == "kube-apiserver":
+            self.control_plane.wait_for_api_server()
+        if part == "s3":
+            self.s3_server.wait()
+
+    def restore(self) -> None:
+        """Start whatever a test has stopped and not started again."""
+        for part in self._starts():
+            if part in self.space.daemons and not self.space.alive(part):
+                self.start_again(part)
+
+    def _starts(self) -> dict[str, Callable[[], None]]:
+        """How each part is started, in the order of need."""
         plane = self.control_plane
-        starts = {
+        nodes = list(self.nodes.values())
+        return {
             "etcd": plane.start_etcd,
             "kube-apiserver": plane.start_api_server,
             "kube-controller-manager": plane.start_controller_manager,
@@ -140,13 +155,9 @@ class OwnCluster(Cluster):
             "kube-proxy": plane.start_proxy,
             "coredns": plane.start_dns,
             "s3": self.s3_server.start,
-            **{f"kubelet-{name}": node.start_kubelet for name, node in self.nodes.items()},
+            **{f"containerd-{node.name}": node.start_containerd for node in nodes},
+            **{f"kubelet-{node.name}": node.start_kubelet for node in nodes},
         }
-        starts[part]()
-        if part in ("etcd", "kube-apiserver"):
-            plane.wait_for_api_server()
-        if part == "s3":
-            self.s3_server.wait()
 
     def cgroups(self, pod: str, *, namespace: str, container: str = "") -> list[Path]:
         """The cgroups of a container (of the first without a name) in every hierarchy, as this machine sees them."""
