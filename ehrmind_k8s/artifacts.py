@@ -10,6 +10,7 @@
       rlvr/policy/v<N>-a<K>/            one policy version per step
       rlvr/checkpoint/step-<N>-a<K>/    everything needed to continue
       rlvr/ledger/<step>-a<K>.jsonl     what became of every prompt
+      rollout/token                     what the routes of the run's rollout servers ask for
       evaluate/results/<policy>/        judged completions
       evaluate/report.{json,md,html}
       model/                            what the run is for
@@ -31,9 +32,10 @@ from typing import Any
 
 from ehrmind_k8s import storage
 from ehrmind_k8s.errors import Fenced, IntegrityError, SpecError
-from ehrmind_k8s.spec import RunSpec, from_json
+from ehrmind_k8s.spec import RunSpec, difference, from_json
 from ehrmind_k8s.storage import ObjectStore, disk
 from ehrmind_k8s.storage.base import checked
+from ehrmind_k8s.storage.meter import Meter
 from ehrmind_k8s.storage.parallel import gather
 
 FORMAT = 1
@@ -41,6 +43,7 @@ SPEC = "spec.json"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
 REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
+TOKEN = "rollout/token"  # noqa: S105 (a name, of what `rollout.token` keeps below the run's own URI)
 LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage
 MODEL = "model"  # what the run is for, below the run's own URI
 ATTEMPTS = "attempts/"  # claims of a stage
@@ -126,14 +129,18 @@ class RunDocument:
     @classmethod
     def read(cls, store: ObjectStore) -> "RunDocument":
         """The document of the run that `store` is rooted at. Raises KeyError where there is no run, IntegrityError for one it cannot read."""
-        body = store.get_bytes(SPEC)
+        return cls.parse(store.get_bytes(SPEC), f"{store.uri}/{SPEC}")
+
+    @classmethod
+    def parse(cls, body: bytes, where: str) -> "RunDocument":
+        """The document in `body`, which is at `where`. Raises IntegrityError for one it cannot read, SpecError for one that is not valid."""
         try:
             raw = json.loads(body)
             if raw["format"] > FORMAT:
-                raise IntegrityError(f"{store.uri}/{SPEC}: format {raw['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
+                raise IntegrityError(f"{where}: format {raw['format']} is newer than this version reads ({FORMAT}); upgrade ehrmind_k8s")
             return cls(raw["uid"], from_json(raw["spec"]), raw["recipe_hash"])
         except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{store.uri}/{SPEC}: damaged ({type(error).__name__})") from None
+            raise IntegrityError(f"{where}: damaged ({type(error).__name__})") from None
 
     @classmethod
     def at(cls, run_uri: str) -> "RunDocument":
@@ -142,6 +149,36 @@ class RunDocument:
             return cls.read(storage.open(run_uri))
         except KeyError:
             raise SpecError(f"{run_uri}: no {SPEC} here, so this is not a run; expected the URI of a submitted run") from None
+
+    @classmethod
+    def settle(cls, run_uri: str, file: Path | None, *, update: bool = True) -> "RunDocument":
+        """The document that all pods of a run agree on: `file` (EHRMIND_SPEC_FILE), published by whoever comes first; without it, what is there.
+
+        A run made again under its name goes on in its store, so the store's uid stays. Raises SpecError where another recipe has the name.
+        How to execute is taken from `file`, and with `update` the store's copy learns of it.
+        """
+        if file is None:
+            return cls.at(run_uri)
+        with disk.errors(file):
+            ours = cls.parse(file.read_bytes(), str(file))
+        store = storage.open(run_uri)
+        try:
+            there = cls.read(store)
+        except KeyError:
+            ours.write(store)
+            there = cls.read(store)
+        if changes := difference(there.spec, ours.spec):
+            lines = "\n  ".join(changes)
+            raise SpecError(
+                f"{store.uri}: run {ours.spec.name} exists with another recipe:\n  {lines}\n"
+                f"give the run another name, or delete what is there: ehrmind runs delete {store.uri}"
+            )
+        if there.spec == ours.spec:
+            return there
+        settled = cls(there.uid, ours.spec, there.recipe_hash)
+        if update:
+            store.put_bytes(SPEC, settled.to_json())
+        return settled
 
     def write(self, store: ObjectStore) -> bool:
         """Publish it where no document is yet; False if one was there."""
@@ -242,9 +279,10 @@ def fetch(store: ObjectStore, prefix: str, folder: Path, names: Iterable[str] | 
         raise IntegrityError(f"{where}: no {MANIFEST}, so this artifact was never finished; run the stage that makes it again")
     files = _chosen(manifest, names, where)
     aside = disk.aside_of(folder)
+    meter = Meter(where, sum(file.size_bytes for file in files))
 
     def download(file: File) -> None:
-        _download(store, _at(prefix, file.name), aside / file.name, file, where)
+        _download(store, _at(prefix, file.name), aside / file.name, file, where, meter)
 
     with disk.errors(folder):
         aside.mkdir(parents=True)
@@ -283,9 +321,9 @@ def _upload(store: ObjectStore, key: str, path: Path, name: str) -> File:
     return File(name, before.st_size, digest)
 
 
-def _download(store: ObjectStore, key: str, path: Path, file: File, where: str) -> None:
+def _download(store: ObjectStore, key: str, path: Path, file: File, where: str, meter: Meter) -> None:
     try:
-        store.get_file(key, path)
+        store.get_file(key, path, meter)
     except KeyError:
         raise IntegrityError(f"{where}: {file.name} is listed in {MANIFEST} but missing; publish the artifact again") from None
     found = path.stat().st_size

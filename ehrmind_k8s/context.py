@@ -26,10 +26,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage leaves: files to publish as its output, `meta` for the manifest, and its primary score if it has one."""
+    """What a stage leaves: files to publish as its output, `meta` for the manifest, its primary score if it has one, and a few figures by name."""
 
     folder: Path
     meta: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
     reason: str = "ok"
     message: str = ""
+    headline: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@
     └── TryAgain                   75   time: the same command again may succeed (sysexits EX_TEMPFAIL)
         ├── StoreUnavailable            the object store does not answer, or refuses for now
         ├── RolloutUnavailable          no healthy rollout server within `rollout.wait_s`
+        ├── PeerLost                    another training process is gone
         ├── Fenced                      a newer attempt has claimed this stage; this one must stop
         └── Busy                        another process holds this run
 
@@ -75,6 +76,10 @@ class StoreUnavailable(TryAgain):
 
 class RolloutUnavailable(TryAgain):
     """No healthy rollout server appeared within the bounded wait."""
+
+
+class PeerLost(TryAgain):
+    """Another training process of this attempt is gone, so this one cannot go on either. What ended the other one says why."""
 
 
 class Fenced(TryAgain):

@@ -1,16 +1,21 @@
 """Structured events on standard output: one JSON object a line, or a short line of text on a terminal.
 
 An event has a name and plain fields: ids, counts, lengths, hashes, seconds. Text of a record or a completion is never a field.
-`progress` events drive the bars that the local backend draws and, in a pod, the progress endpoint.
+`progress` events drive the bars that the local backend draws and, in a pod, the progress endpoint (`progress`, which listens).
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
+Listener = Callable[[str, Mapping[str, Any]], None]
+"""Takes the name and the fields of an event."""
+
 _context: dict[str, Any] = {}
+_listeners: list[Listener] = []
 
 
 def bind(**fields: Any) -> None:
@@ -18,8 +23,14 @@ def bind(**fields: Any) -> None:
     _context.update(fields)
 
 
+def listen(listener: Listener) -> None:
+    """Let `listener` hear of every later event of this process, in whichever thread it happens. It must not raise."""
+    _listeners.append(listener)
+
+
 def event(name: str, /, **fields: Any) -> None:
     """Write one event."""
+    _tell(name, fields)
     if _text():
         print(" ".join([name, *(f"{k}={_short(v)}" for k, v in fields.items())]), flush=True)
     else:
@@ -29,6 +40,16 @@ def event(name: str, /, **fields: Any) -> None:
 def progress(done: int, total: int, unit: str, **fields: Any) -> None:
     """`done` of `total` units of this stage's work are finished; `fields` are figures worth a glance."""
     event("progress", done=done, total=total, unit=unit, **fields)
+
+
+def figures(**fields: Any) -> None:
+    """Figures of this stage as they are now, for whoever listens; a log line of them at every step would be too many."""
+    _tell("figures", fields)
+
+
+def _tell(name: str, fields: Mapping[str, Any]) -> None:
+    for listener in _listeners:
+        listener(name, fields)
 
 
 def _text() -> bool:

@@ -85,7 +85,8 @@ class Drop:
 class StageResult:
     """How a stage ended: small enough (4 KiB) for a pod's termination message.
 
-    `reason` is a code for machines (`ok`, `skipped`, or an error class name); `score` is the primary metric where the stage has one.
+    `reason` is a code for machines (`ok`, `skipped`, or an error class name); `score` is the primary metric where the stage has one, and
+    `headline` a few more figures by name (that metric of every policy).
     """
 
     stage: str
@@ -95,6 +96,7 @@ class StageResult:
     score: float | None = None
     seconds: float = 0.0
     outputs: Mapping[str, str] = field(default_factory=dict)
+    headline: Mapping[str, float] = field(default_factory=dict)
 
 
 Rows = Sequence[Example]

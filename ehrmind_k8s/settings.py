@@ -49,7 +49,22 @@ class Settings(BaseSettings):
     rollout_urls: str | None = Field(
         None, description="Rollout servers, comma separated; set by the backend. `dns://host:port` resolves a headless Service each second."
     )
-    run_token: SecretStr | None = Field(None, description="Token of the run that every rollout route but /health asks for; set by the backend.")
+    run_token: SecretStr | None = Field(
+        None, description="Token of the run that every rollout route but /health asks for. The local backend sets it; else the run's store holds it."
+    )
+    spec_file: Path | None = Field(
+        None, description="The run document of a pod (spec.json of its ConfigMap); the first stage or server publishes it in the run's store."
+    )
+    world_size: int | None = Field(
+        None, ge=1, description="Training processes that the cluster was asked for; a stage whose launcher has started another number refuses to run."
+    )
+    progress_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of /progress and /metrics of a stage's first process; not served when not set."
+    )
+    termination_log: Path | None = Field(
+        None,
+        description="Where a stage's first process leaves its report at its end (numbers and codes, 4 KiB at most): a pod's termination message.",
+    )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON lines elsewhere.")
 
 

@@ -11,7 +11,7 @@ from ehrmind_k8s.tokenization import Tokenizer
 __all__ = ["Generator", "Policy", "Sampling", "connect"]
 
 
-def connect(spec: RunSpec, uid: str, tokenizer: Tokenizer, model_folder: Path, settings: Settings) -> Generator:
+def connect(spec: RunSpec, run_uri: str, uid: str, tokenizer: Tokenizer, model_folder: Path, settings: Settings) -> Generator:
     """The generator of this run: vLLM servers (EHRMIND_ROLLOUT_URLS), or transformers in this process over the start model in `model_folder`.
 
     Imports wait for the choice: torch must not load where servers sample, nor httpx inside a server.
@@ -19,7 +19,7 @@ def connect(spec: RunSpec, uid: str, tokenizer: Tokenizer, model_folder: Path, s
     if spec.rollout.engine == "vllm":
         from ehrmind_k8s.rollout.pool import Pool
 
-        return Pool.connect(spec, uid, tokenizer, settings)
+        return Pool.connect(spec, run_uri, uid, tokenizer, settings)
     try:
         from ehrmind_k8s.rollout.inprocess import InProcess
     except ImportError as error:

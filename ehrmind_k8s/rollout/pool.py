@@ -2,7 +2,8 @@
 
 A server is *admitted* when it belongs to this run, was synced to the current policy and passed the canary. Only admitted servers get work;
 the first failure benches a server, and the health loop brings it back by the same three steps. A group of n samples is one request, sent
-again elsewhere as a whole. Where no server is left the pool waits, visibly and no longer than `rollout.wait_s`.
+again elsewhere as a whole. Where no server is left the pool waits, visibly and no longer than `rollout.wait_s`. What the URLs name is asked
+every second, so servers join and leave in the middle of a step.
 """
 
 import socket
@@ -13,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ehrmind_k8s import logs
+from ehrmind_k8s import logs, storage
 from ehrmind_k8s.errors import IntegrityError, RolloutUnavailable, SpecError
 from ehrmind_k8s.records import Completion, Prompt
-from ehrmind_k8s.rollout import weights
+from ehrmind_k8s.rollout import token, weights
 from ehrmind_k8s.rollout.base import Policy, Sampling, Stats
 from ehrmind_k8s.rollout.client import Client, ServerError, Target
 from ehrmind_k8s.settings import Settings
@@ -60,6 +61,8 @@ class Pool:
         self._tolerance, self._wait_s, self._min_ready = weights.TOLERANCE[dtype], wait_s, min_ready
         self._changed = threading.Condition()
         self._servers: dict[str, Server] = {}
+        self._leaving: list[Server] = []  # named no more, with requests in flight
+        self._named: dict[str, list[str]] = {}  # what each URL named when it last named anything
         self._target: Target | None = None
         self._stats = Stats()
         self._told = -TELL_S
@@ -69,13 +72,13 @@ class Pool:
         self._loop.start()
 
     @classmethod
-    def connect(cls, spec: RunSpec, uid: str, tokenizer: Tokenizer, settings: Settings) -> "Pool":
-        """The pool of this run, as the place that runs it has set EHRMIND_ROLLOUT_URLS and EHRMIND_RUN_TOKEN. Raises SpecError without them."""
+    def connect(cls, spec: RunSpec, run_uri: str, uid: str, tokenizer: Tokenizer, settings: Settings) -> "Pool":
+        """The pool of this run, as the place that runs it has set EHRMIND_ROLLOUT_URLS. Raises SpecError without it."""
         urls = [u.strip() for u in (settings.rollout_urls or "").split(",") if u.strip()]
-        if not urls or settings.run_token is None:
-            raise SpecError("rollout.engine vllm needs EHRMIND_ROLLOUT_URLS and EHRMIND_RUN_TOKEN; the backend that starts a stage sets both")
-        token = settings.run_token.get_secret_value()
-        return cls(urls, token, uid, tokenizer, spec.model.dtype, spec.rollout.wait_s, spec.rollout.min_ready)
+        if not urls:
+            raise SpecError("rollout.engine vllm needs EHRMIND_ROLLOUT_URLS; the backend that starts a stage sets it")
+        secret = token.of(storage.open(run_uri), settings)
+        return cls(urls, secret, uid, tokenizer, spec.model.dtype, spec.rollout.wait_s, spec.rollout.min_ready)
 
     @property
     def stats(self) -> Stats:
@@ -103,20 +106,21 @@ class Pool:
             raise RolloutUnavailable("no policy is loaded; call use() first")
         if not prompts:
             return []
-        with ThreadPoolExecutor(max_workers=min(len(prompts), ROWS), thread_name_prefix="rollout") as threads:
-            futures = [threads.submit(self._group, target, prompt, sampling) for prompt in prompts]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+        threads = ThreadPoolExecutor(max_workers=min(len(prompts), ROWS), thread_name_prefix="rollout")
+        abandoned = threading.Event()
+        try:
+            futures = [threads.submit(self._group, target, prompt, sampling, abandoned) for prompt in prompts]
+            return [future.result() for future in futures]
+        finally:  # after an error or a signal nobody waits for replies: a pod's grace is shorter than a long completion
+            abandoned.set()
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Stop looking after servers; they themselves go on."""
         self._stop.set()
         self._loop.join()
-        self._askers.shutdown(cancel_futures=True)
-        for server in self._servers.values():
+        self._askers.shutdown(wait=False, cancel_futures=True)
+        for server in (*self._servers.values(), *self._leaving):
             server.client.close()
 
     def _retarget(self, policy: Policy) -> None:
@@ -133,9 +137,9 @@ class Pool:
         asks = [self._askers.submit(self._ask, server, wait=True) for server in list(self._servers.values())]
         wait(asks, timeout=STRAGGLER_S)
 
-    def _group(self, target: Target, prompt: Prompt, sampling: Sampling) -> list[Completion]:
+    def _group(self, target: Target, prompt: Prompt, sampling: Sampling, abandoned: threading.Event) -> list[Completion]:
         for _ in range(TRIES):
-            server = self._acquire(sampling.n)
+            server = self._acquire(sampling.n, abandoned)
             try:
                 group = server.client.generate(target, prompt, sampling, self._tokenizer)
             except ServerError as error:
@@ -149,11 +153,11 @@ class Pool:
                 self._release(server, sampling.n)
         raise RolloutUnavailable(f"prompt {prompt.id} failed on {TRIES} servers in turn; the logs of the servers say why")
 
-    def _acquire(self, rows: int) -> Server:
+    def _acquire(self, rows: int, abandoned: threading.Event) -> Server:
         """The admitted server with the least in flight."""
         with self._changed:
             since: float | None = None
-            while True:
+            while not abandoned.is_set():
                 ready = [s for s in self._servers.values() if s.admitted]
                 free = [s for s in ready if not s.rows or s.rows + rows <= ROWS]
                 if free:
@@ -161,6 +165,7 @@ class Pool:
                     server.rows += rows
                     return server
                 since = self._pause(since, len(ready), 1)
+        raise RolloutUnavailable("nobody waits for this group any more")
 
     def _release(self, server: Server, rows: int) -> None:
         with self._changed:
@@ -228,11 +233,12 @@ class Pool:
 
     def _admit(self, server: Server, target: Target) -> None:
         with self._changed:
-            if self._target is not target:
+            if self._target is not target or self._servers.get(server.url) is not server:
                 return
             server.admitted, server.reason, server.refusal, server.failures = True, "", None, 0
+            counts = self._counts()
             self._changed.notify_all()
-        logs.event("rollout.admitted", server=server.url, policy=target.policy.name)
+        logs.event("rollout.admitted", server=server.url, policy=target.policy.name, **counts)
 
     def _bench(self, server: Server, reason: str, refusal: IntegrityError | None = None) -> None:
         with self._changed:
@@ -241,25 +247,40 @@ class Pool:
             server.failures += 1
             backoff_s = min(MAX_BACKOFF_S, 2.0 ** min(server.failures - 1, 5)) if refusal else 0.0  # a refusal costs a download each time
             server.retry_at = time.monotonic() + backoff_s
+            counts = self._counts()
             self._changed.notify_all()
         if not told:
-            logs.event("rollout.benched", server=server.url, reason=reason)
+            logs.event("rollout.benched", server=server.url, reason=reason, **counts)
+
+    def _counts(self) -> dict[str, int]:
+        return {"ready": sum(s.admitted for s in self._servers.values()), "servers": len(self._servers)}
 
     def _add(self, **more: float) -> None:
         with self._changed:
             self._stats = self._stats.add(**more)
 
     def _resolve(self) -> None:
-        """Bring the table of servers to what the URLs name now."""
-        urls = {url for given in self._urls for url in resolve(given)}
+        """Bring the table of servers to what the URLs name now. One that is named no more gets no work, and may finish what it has.
+
+        A name that names nothing changes nothing: more often than all servers at once, it is the name server that is away.
+        """
+        self._named |= {given: found for given in self._urls if (found := resolve(given))}
+        urls = {url for found in self._named.values() for url in found}
         with self._changed:
-            for url in urls - self._servers.keys():
-                self._servers[url] = Server(Client(url, self._token))
-            gone = [self._servers.pop(url) for url in self._servers.keys() - urls]
-            for server in gone:
+            joined = sorted(urls - self._servers.keys())
+            left = sorted(self._servers.keys() - urls)
+            self._servers |= {url: Server(Client(url, self._token)) for url in joined}
+            for server in [self._servers.pop(url) for url in left]:
                 server.admitted, server.reason = False, "left"
-        for server in gone:
+                self._leaving.append(server)
+            done = [server for server in self._leaving if not server.rows]
+            self._leaving = [server for server in self._leaving if server.rows]
+            counts = self._counts()
+        for server in done:
             server.client.close()
+        for name, found in (("rollout.joined", joined), ("rollout.left", left)):
+            for url in found:
+                logs.event(name, server=url, **counts)
 
 
 def resolve(url: str) -> list[str]:

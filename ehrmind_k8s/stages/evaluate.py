@@ -39,7 +39,7 @@ def run(context: Context) -> Output:
     test = examples.read_split(folder / TEST)
     questions = _questions(spec, test, tokenizer)
     subjects = _subjects(context, manifests)
-    with closing(connect(spec, context.uid, tokenizer, folder / artifacts.MODEL, settings.load())) as generator:
+    with closing(connect(spec, context.run_uri, context.uid, tokenizer, folder / artifacts.MODEL, settings.load())) as generator:
         answers = _answers(context, questions, subjects, generator, skipped=bool(manifests["sft"].meta.get("skipped")))
     measured = measure.measure(questions, {s.label: s.policy for s in subjects}, answers, spec.evaluate.bootstrap, spec.seed)
     start_uri = storage.join(prepared.uri, artifacts.MODEL)
@@ -108,5 +108,8 @@ def _output(report: Report, folder: Path) -> Output:
     (folder / artifacts.REPORT).write_text(report.to_json(), encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
     (folder / "report.html").write_text(page.render(report), encoding="utf-8")
-    score = list(report.policies.values())[-1].metrics[report.primary_metric].value
-    return Output(folder, {"primary_metric": report.primary_metric}, score if math.isfinite(score) else None, message=report.headline)
+    values = {label: policy.metrics[report.primary_metric].value for label, policy in report.policies.items()}
+    headline = {label: round(value, 6) for label, value in values.items() if math.isfinite(value)}
+    score = list(values.values())[-1]
+    meta = {"primary_metric": report.primary_metric}
+    return Output(folder, meta, score if math.isfinite(score) else None, message=report.headline, headline=headline)

@@ -47,7 +47,7 @@ def run(context: Context) -> Output:
 def _generator(context: Context, tokenizer: Tokenizer, model: Any, folder: Path) -> Generator:
     if context.spec.rollout.engine == "transformers":
         return InProcess(tokenizer, model=model)
-    return rollout.connect(context.spec, context.uid, tokenizer, folder, settings.load())
+    return rollout.connect(context.spec, context.run_uri, context.uid, tokenizer, folder, settings.load())
 
 
 def _train(context: Context, prepared: Path, tokenizer: Tokenizer, model: Any, generator: Generator, policies: Policies, curve: loop.Curve) -> None:
@@ -70,6 +70,6 @@ def _train(context: Context, prepared: Path, tokenizer: Tokenizer, model: Any, g
         position = step * spec.rlvr.prompts_per_step
         return Checkpoint(step, context.attempt, position, policies.current.name, steps.scores.get(step), ranks.size())
 
-    boundary = loop.StepBoundary(context.claim, curve, spec.rlvr.checkpoint_every, spec.rlvr.keep_checkpoints, describe)
+    boundary = loop.StepBoundary(context.claim, curve, spec.rlvr.checkpoint_every, spec.rlvr.keep_checkpoints, describe, rollouts.stop)
     loop.train(trainer, boundary, restored if resumed else None)
     policies.follow(trainer, spec.rlvr.steps)

@@ -5,7 +5,7 @@ does not exist: no reader sees half a write. Errors are StoreUnavailable (try ag
 the user mends it) and KeyError for a key that is not there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,8 +39,8 @@ class ObjectStore(Protocol):
     def get_bytes(self, key: str) -> bytes:
         """Read a small object. Raises KeyError."""
 
-    def get_file(self, key: str, path: Path) -> None:
-        """Download to `path`, which appears whole or not at all. Raises KeyError."""
+    def get_file(self, key: str, path: Path, arrived: Callable[[int], object] | None = None) -> None:
+        """Download to `path`, which appears whole or not at all. `arrived` hears of every few bytes that did. Raises KeyError."""
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size of an object, or None."""

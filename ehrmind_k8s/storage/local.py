@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -54,9 +54,11 @@ class LocalStore:
         with self._reading(key) as path:
             return path.read_bytes()
 
-    def get_file(self, key: str, path: Path) -> None:
+    def get_file(self, key: str, path: Path, arrived: Callable[[int], object] | None = None) -> None:
         with self._reading(key) as source, disk.appearing(path) as aside:
             shutil.copyfile(source, aside)
+            if arrived:
+                arrived(aside.stat().st_size)
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)

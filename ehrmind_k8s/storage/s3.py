@@ -78,11 +78,11 @@ class S3Store:
             self._read(key, 0, None, lambda chunk, _: buffer.write(chunk))
         return buffer.getvalue()
 
-    def get_file(self, key: str, path: Path) -> None:
+    def get_file(self, key: str, path: Path, arrived: Callable[[int], object] | None = None) -> None:
         with disk.errors(path), self._errors(key), disk.appearing(path) as aside:
             descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             try:
-                self._download(key, descriptor)
+                self._download(key, descriptor, arrived)
             finally:
                 os.close(descriptor)
 
@@ -189,7 +189,7 @@ class S3Store:
                     raise
                 answer = None
 
-    def _download(self, key: str, descriptor: int) -> None:
+    def _download(self, key: str, descriptor: int, arrived: Callable[[int], object] | None) -> None:
         try:
             first = self._get(key, 0, self.part_bytes)
         except boto.ClientError as error:
@@ -201,8 +201,13 @@ class S3Store:
         if first["ContentLength"] < size:
             disk.reserve(descriptor, size)
 
+        def write(chunk: bytes, at: int) -> None:
+            disk.write_at(descriptor, chunk, at)
+            if arrived:
+                arrived(len(chunk))
+
         def read(start: int) -> None:
-            self._read(key, start, min(start + step, size), lambda chunk, at: disk.write_at(descriptor, chunk, at), None if start else first, etag)
+            self._read(key, start, min(start + step, size), write, None if start else first, etag)
 
         if first["ContentLength"] == size:
             read(0)

@@ -4,16 +4,23 @@ RANK and WORLD_SIZE come from the launcher's environment. Every rank runs the wh
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from ehrmind_k8s.errors import EhrmindError
+from ehrmind_k8s.errors import EhrmindError, PeerLost
 
 T = TypeVar("T")
+
+# How long a rank waits for the others: the first one may wait for rollout servers (rollout.wait_s) or upload a whole model meanwhile. With gloo
+# a process that is gone shows at once, since its connections close; with NCCL it is the place that runs the job which must end the others.
+PATIENCE = timedelta(hours=2)
+LOST = "gloo/transport"  # in what gloo raises (a bare RuntimeError) when a connection breaks or nobody answers; NCCL has a class for it
 
 
 def rank() -> int:
@@ -29,7 +36,18 @@ def size() -> int:
 def join() -> None:
     """Meet the other ranks, as Trainer will expect it. With one process nothing is set up."""
     if size() > 1:
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+@contextmanager
+def peers() -> Iterator[None]:
+    """What the library of the collectives says when another rank is gone becomes PeerLost: what ended that one decides, not this."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and LOST not in str(error):
+            raise
+        raise PeerLost(f"rank {rank()} of {size()} lost another training process ({type(error).__name__}); the log of that one says why") from None
 
 
 def on_first(action: Callable[[], T]) -> T:

@@ -23,6 +23,7 @@ from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import order, ranks
 from ehrmind_k8s.training.ledger import Entry, Ledger
 from ehrmind_k8s.training.policies import Policies
+from ehrmind_k8s.training.stopping import Stop
 
 OUTCOMES = ("malformed", "unparseable", "wrong", "correct")
 
@@ -71,6 +72,7 @@ class Rollouts:
         )
         self.entries: list[Entry] = []
         self.step = Step()
+        self.stop = Stop()
 
     @cached_property
     def issues(self) -> list[tuple[int, str]]:
@@ -86,8 +88,12 @@ class Rollouts:
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
         """One completion per entry of `prompts` (B x G keys, each repeated G times in a row).
 
-        Raises RolloutUnavailable, after the ledger has it, when no server could be had.
+        Raises RolloutUnavailable, after the ledger has it, when no server could be had, and Abandoned on SIGTERM.
         """
+        with self.stop.waiting():
+            return self._sample(prompts, trainer)
+
+    def _sample(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
         step, samples = trainer.state.global_step + 1, self.sampling.n
         keys = prompts[::samples]
         assert prompts == [key for key in keys for _ in range(samples)], "TRL no longer repeats prompts group by group"

@@ -116,4 +116,6 @@ class _Steps(TrainerCallback):
         }
         self._tokens, self._since = tokens, now
         self.curve.add(line)
+        seconds = line["seconds"]
+        logs.figures(**line, tokens_per_s=line["tokens"] / seconds if seconds else None, step_s=seconds)
         logs.progress(state.global_step, state.max_steps, "step", loss=found["loss"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from transformers import TrainerCallback
@@ -11,6 +12,7 @@ from ehrmind_k8s.records import Example
 from ehrmind_k8s.training import ranks
 from ehrmind_k8s.training.loop import Curve
 from ehrmind_k8s.training.rollouts import OUTCOMES, Rollouts, Step
+from ehrmind_k8s.training.stopping import Abandoned
 
 # Our name -> TRL's. `kl` is against the SFT policy, and absent where rlvr.kl is 0: TRL then computes no reference.
 FROM_TRL = {
@@ -56,16 +58,23 @@ class Steps(TrainerCallback):
         line = self._line(state.global_step, found)
         self.curve.add(line)
         glance = {k: line[k] for k in ("reward", "accuracy", "validation_accuracy") if line.get(k) is not None}
+        seconds = line["seconds"]["total"]
+        logs.figures(**line, tokens_per_s=line["completion_tokens_total"] / seconds if seconds else None, step_s=seconds)
         logs.progress(state.global_step, state.max_steps, "step", **glance)
 
     def _validate(self, state: Any) -> float:
-        """Greedy accuracy of the version just trained, at every `validate_every` steps and at the last one; seconds it took, without the sync."""
+        """Greedy accuracy of the version just trained, at every `validate_every` steps and at the last one; seconds it took, without the sync.
+
+        On SIGTERM it is left out: the step is whole, and what is left of the grace is for its checkpoint.
+        """
         every = self.rollouts.spec.rlvr.validate_every
         if not self.validation or not every or (state.global_step % every and state.global_step != state.max_steps):
             return 0.0
-        self.rollouts.policies.follow(self.trainer, state.global_step)
         started = time.monotonic()
-        self.scores[state.global_step] = self.rollouts.accuracy(self.validation, self.trainer)
+        with suppress(Abandoned), self.rollouts.stop.waiting():
+            self.rollouts.policies.follow(self.trainer, state.global_step)
+            started = time.monotonic()
+            self.scores[state.global_step] = self.rollouts.accuracy(self.validation, self.trainer)
         return time.monotonic() - started
 
     def _line(self, step: int, found: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ehrmind_k8s import artifacts, spec, storage
 from ehrmind_k8s.artifacts import Claim, RunDocument
-from ehrmind_k8s.errors import Fenced, IntegrityError
+from ehrmind_k8s.errors import Fenced, IntegrityError, SpecError
 from ehrmind_k8s.storage import ObjectStore, disk
 
 Tree = dict[str, bytes]
@@ -301,3 +301,53 @@ def test_the_first_released_manifest_stays_readable(store: ObjectStore) -> None:
 def write_manifest(store: ObjectStore, **changes: Any) -> None:
     document = {"kind": "data", "files": [], "meta": {}, "format": 1, **changes}
     store.put_bytes("p/manifest.json", json.dumps(document).encode())
+
+
+class TestSettle:
+    """Pods of a run bring its document along (EHRMIND_SPEC_FILE) and agree on one."""
+
+    @pytest.fixture
+    def mount(self, tmp_path: Path) -> Callable[..., tuple[RunDocument, Path]]:
+        def mount(*overrides: str, name: str = "spec.json") -> tuple[RunDocument, Path]:
+            document = RunDocument.new(spec.load({"task": "medcalc", "preset": "tiny"}, overrides))
+            (tmp_path / name).write_bytes(document.to_json())
+            return document, tmp_path / name
+
+        return mount
+
+    def test_the_first_who_comes_publishes_it(self, mount: Any, tmp_path: Path) -> None:
+        document, file = mount()
+        assert RunDocument.settle(str(tmp_path / "run"), file) == document
+        assert RunDocument.at(str(tmp_path / "run")) == document
+
+    def test_a_run_made_again_under_its_name_goes_on_in_its_store(self, mount: Any, tmp_path: Path) -> None:
+        first, file = mount()
+        RunDocument.settle(str(tmp_path / "run"), file)
+        again, file = mount()
+        assert again.uid != first.uid
+        assert RunDocument.settle(str(tmp_path / "run"), file).uid == first.uid
+
+    def test_another_recipe_is_refused_with_the_keys_that_differ(self, mount: Any, tmp_path: Path) -> None:
+        RunDocument.settle(str(tmp_path / "run"), mount()[1])
+        with pytest.raises(SpecError, match=r"(?s)rlvr\.steps: \d+ -> 7.*another name.*ehrmind runs delete") as caught:
+            RunDocument.settle(str(tmp_path / "run"), mount("rlvr.steps=7")[1])
+        assert "seed" not in str(caught.value)
+
+    @pytest.mark.parametrize("update", [True, False])
+    def test_how_to_execute_is_the_pods_and_the_first_rank_tells_the_store(self, mount: Any, tmp_path: Path, update: bool) -> None:
+        first, file = mount("rollout.replicas=1")
+        RunDocument.settle(str(tmp_path / "run"), file)
+        settled = RunDocument.settle(str(tmp_path / "run"), mount("rollout.replicas=3")[1], update=update)
+        assert (settled.uid, settled.spec.rollout.replicas) == (first.uid, 3)
+        assert RunDocument.at(str(tmp_path / "run")).spec.rollout.replicas == (3 if update else 1)
+
+    def test_without_a_file_the_store_decides(self, mount: Any, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="not a run"):
+            RunDocument.settle(str(tmp_path / "run"), None)
+
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"missing\.json"):
+            RunDocument.settle(str(tmp_path / "run"), tmp_path / "missing.json")
+        (tmp_path / "torn.json").write_text('{"format": 1, "uid"')
+        with pytest.raises(IntegrityError, match=r"torn\.json: damaged"):
+            RunDocument.settle(str(tmp_path / "run"), tmp_path / "torn.json")

@@ -1,24 +1,27 @@
 """Start one rollout server of a run: a vLLM server with our plug-ins, over the run's prepared start model.
 
-    EHRMIND_RUN_TOKEN=... python -m ehrmind_k8s.rollout.server --run file:///runs/demo --port 8001
+    python -m ehrmind_k8s.rollout.server --run file:///runs/demo --port 8001
 
-Waits until `prepare` is complete, fetches its model, and becomes the vLLM server. The server answers /health when it is ready; it serves
-nothing of the run before the pool has synced it.
+Waits until there is a run and its `prepare` is complete, fetches its model, and becomes the vLLM server. The server answers /health when it
+is ready; it serves nothing of the run before the pool has synced it. Its routes ask for the run's token (`rollout.token`).
 """
 
 import argparse
 import importlib.metadata
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
 from ehrmind_k8s import artifacts, logs, settings, storage
 from ehrmind_k8s.artifacts import RunDocument
 from ehrmind_k8s.errors import EhrmindError, IntegrityError, RolloutUnavailable, SpecError
-from ehrmind_k8s.rollout import weights
+from ehrmind_k8s.rollout import token, weights
 from ehrmind_k8s.rollout.server.plugin import ENGINE
 from ehrmind_k8s.rollout.server.serving import Serving
 from ehrmind_k8s.spec import RunSpec
@@ -28,8 +31,11 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 CPU_SEQUENCES = 128  # more would only wait for the same cores
 TICK_S = 1.0
 TELL_S = 10.0
+WAIT_S = 600  # for a run to be submitted; only its document knows rollout.wait_s
 SHUTDOWN_S = 20  # requests in flight finish; a pod's termination grace must be longer
 PLUGINS = "ehrmind_pull,ehrmind_policy"
+
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -40,6 +46,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0 in a pod)")
     parser.add_argument("--index", type=int, help="which server of this machine this is, from 0, so that several take different cores")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _terminate)  # as the first process of a container it would else be deaf to it
     logs.bind(stage="rollout", port=arguments.port)
     try:
         command, environment = prepare(arguments.run, arguments.host, arguments.port, arguments.index)
@@ -53,17 +60,16 @@ def main() -> None:
 def prepare(run_uri: str, host: str, port: int, index: int | None) -> tuple[list[str], dict[str, str]]:
     """Wait for the model, fetch it, and give the command and environment of the server."""
     configured = settings.load()
-    if configured.run_token is None or not configured.run_token.get_secret_value():
-        raise SpecError("EHRMIND_RUN_TOKEN is not set; a rollout server without a token would let anyone replace its weights")
     store = storage.open(run_uri)
-    document = RunDocument.at(run_uri)
+    document = _document(run_uri, configured.spec_file)
     spec = document.spec
     cache = configured.state_dir / "rollout" / f"{document.uid}-{port}"
     shutil.rmtree(cache, ignore_errors=True)
     _fetch_model(spec, run_uri, cache / "prepare")
     sources = (store.uri, *(storage.open(uri).uri for uri in spec.inputs.values()))
     serving = Serving(document.uid, sources, str(cache), str(cache / "prepare" / "model"))
-    return command_line(spec, serving, host, port), environment(spec, serving, os.environ, index)
+    inherited = os.environ | {"EHRMIND_RUN_TOKEN": token.of(store, configured)}  # auth.py reads it there: an argument line is public
+    return command_line(spec, serving, host, port), environment(spec, serving, inherited, index)
 
 
 def command_line(spec: RunSpec, serving: Serving, host: str, port: int) -> list[str]:
@@ -104,6 +110,8 @@ def environment(spec: RunSpec, serving: Serving, inherited: Mapping[str, str], i
     }
     if cpu_build():
         changed["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probs of a prompt, so the first canary, compile for 14 s
+    if not any(inherited.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        changed["USER"] = "ehrmind"  # torch names a cache after the user, and a container's user often has no name
     left_out = ("VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "OMP_NUM_THREADS")
     return {k: v for k, v in inherited.items() if k not in left_out} | changed
 
@@ -132,21 +140,43 @@ def cpu_build() -> bool:
     return "vllm" not in names
 
 
-def _fetch_model(spec: RunSpec, run_uri: str, folder: Path) -> None:
-    store = storage.open(artifacts.stage_uri(spec, run_uri, "prepare"))
+def _document(run_uri: str, file: Path | None) -> RunDocument:
+    """The run's document. A server may be there before the first stage: it publishes `file`, or waits for somebody who does."""
+    if file is not None:
+        return RunDocument.settle(run_uri, file, update=False)
+    store = storage.open(run_uri)
+
+    def read() -> RunDocument | None:
+        return RunDocument.read(store) if store.head(artifacts.SPEC) else None
+
+    return _await(read, WAIT_S, f"{store.uri}: no {artifacts.SPEC}, so there is no run yet")
+
+
+def _await(look: Callable[[], T | None], wait_s: float, why: str) -> T:
+    """What `look` finds, once it finds something. Raises RolloutUnavailable after `wait_s`."""
     began, told = time.monotonic(), -TELL_S
-    while (manifest := artifacts.load(store)) is None:
+    while (found := look()) is None:
         waited_s = time.monotonic() - began
-        if waited_s >= spec.rollout.wait_s:
-            raise RolloutUnavailable(f"{store.uri}: prepare was not complete after {spec.rollout.wait_s} s (rollout.wait_s)")
+        if waited_s >= wait_s:
+            raise RolloutUnavailable(f"{why}, after {wait_s:g} s")
         if waited_s - told >= TELL_S:
             told = waited_s
-            logs.event("rollout.waiting", reason="prepare is not complete", waited_s=round(waited_s), wait_s=spec.rollout.wait_s)
+            logs.event("rollout.waiting", reason=why, waited_s=round(waited_s), wait_s=wait_s)
         time.sleep(TICK_S)
+    return found
+
+
+def _fetch_model(spec: RunSpec, run_uri: str, folder: Path) -> None:
+    store = storage.open(artifacts.stage_uri(spec, run_uri, "prepare"))
+    manifest = _await(lambda: artifacts.load(store), spec.rollout.wait_s, f"{store.uri}: prepare is not complete (rollout.wait_s bounds the wait)")
     names = [file.name for file in manifest.files if file.name.startswith("model/")]
     if not names:
         raise IntegrityError(f"{store.uri}: the output of prepare holds no model/; run prepare again")
     artifacts.fetch(store, "", folder, names)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(143)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The pool against servers that misbehave on request. They speak the protocol over real sockets; tests/integration has the real vLLM."""
 
 import json
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ehrmind_k8s import storage
+from ehrmind_k8s import logs, progress, storage
 from ehrmind_k8s.errors import DataError, IntegrityError, RolloutUnavailable, SpecError
 from ehrmind_k8s.records import Prompt
 from ehrmind_k8s.rollout import pool as pool_module
@@ -20,16 +22,22 @@ from ehrmind_k8s.rollout.weights import Canary
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.tokenization import Tokenizer
 
-UID, TOKEN = "abc123", "secret"
+UID, TOKEN, NAME = "abc123", "secret", "run-rollout.test"
 CANARY = Canary((7, 8, 9), (-1.0, -2.0))
 PROMPTS = [Prompt(f"p{i}", (1, 2, i)) for i in range(12)]
 SAMPLING = Sampling(n=2, max_tokens=4)
 
 
 class StandIn:
-    """One server. `faults` are taken one per generation request: `abort`, `hang up`, `500`, `400`, `restart` (it then holds no policy)."""
+    """One server. `faults` are taken one per generation request: `abort`, `hang up`, `500`, `400`, `restart` (it then holds no policy).
 
-    def __init__(self, uid: str = UID, port: int = 0) -> None:
+    It generates nothing while `gate` is closed (cleared); `asked` counts requests that have come to it.
+    """
+
+    def __init__(self, uid: str = UID, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = 0
         self.uid, self.policy, self.canary = uid, None, list(CANARY.logprobs)
         self.refuses = ""
         self.faults: list[str] = []
@@ -51,9 +59,11 @@ class StandIn:
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing: the output of a test is its own."""
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.host = host
+        self.http = ThreadingHTTPServer((host, port), Handler)
         self.port = self.http.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign] (a client that hangs up is part of these tests)
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
@@ -61,6 +71,9 @@ class StandIn:
         self.http.server_close()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
+        if body and "cache_salt" in body and "prompt_logprobs" not in body["sampling_params"]:
+            self.asked += 1
+            self.gate.wait()
         with self.lock:
             status, document = self.reply(handler.path, handler.headers["authorization"], body)
         if status == 0:
@@ -121,7 +134,25 @@ def start() -> Iterator[Callable[..., StandIn]]:
 
     yield start
     for server in started:
+        server.gate.set()
         server.stop()
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of NAME, as a headless Service has them: none where there is no pod, or nobody to ask."""
+    addresses: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        if host != NAME:
+            return real(host, *args, **options)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [info for address in addresses for info in real(address, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return addresses
 
 
 @pytest.fixture
@@ -301,17 +332,117 @@ def test_no_prompts_are_no_groups(start: Start, connect: Connect, publish: Publi
     assert pool.generate([], SAMPLING) == []
 
 
+class TestElastic:
+    """Pods come and go behind one name, in the middle of a step. Each server takes one group at a time."""
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool_module, "ROWS", 2)
+
+    def test_a_server_that_joins_gets_work(self, start: Start, connect: Connect, publish: Publish, zone: list[str]) -> None:
+        first = start(host="127.0.0.2")
+        late = start(host="127.0.0.3", port=first.port)
+        zone[:] = ["127.0.0.2"]
+        pool = connect(f"dns://{NAME}:{first.port}")
+        pool.use(publish())
+        first.gate.clear()
+        groups = Generating(pool)
+        wait_until(lambda: first.asked == 1)
+        zone[:] = ["127.0.0.2", "127.0.0.3"]
+        wait_until(lambda: len(late.generated) == 11)
+        first.gate.set()
+        assert [len(g) for g in groups.wait()] == [2] * 12
+        assert (len(first.generated), late.syncs, pool.stats.retries) == (1, ["v1-a1"], 0)
+
+    def test_a_server_that_leaves_may_finish_and_gets_no_more(self, start: Start, connect: Connect, publish: Publish, zone: list[str]) -> None:
+        leaving = start(host="127.0.0.2")
+        staying = start(host="127.0.0.3", port=leaving.port)
+        zone[:] = ["127.0.0.2", "127.0.0.3"]
+        pool = connect(f"dns://{NAME}:{leaving.port}", min_ready=2)
+        pool.use(publish())
+        leaving.gate.clear()
+        staying.gate.clear()
+        groups = Generating(pool)
+        wait_until(lambda: leaving.asked == staying.asked == 1)
+        zone[:] = ["127.0.0.3"]
+        wait_until(lambda: leaving.url not in pool._servers)
+        staying.gate.set()
+        wait_until(lambda: len(staying.generated) == 11)
+        leaving.gate.set()
+        assert [len(g) for g in groups.wait()] == [2] * 12
+        assert (len(leaving.generated), pool.stats.retries) == (1, 0)
+
+    def test_servers_stay_while_nobody_can_be_asked_for_their_names(
+        self, start: Start, connect: Connect, publish: Publish, zone: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        server = start()
+        zone[:] = ["127.0.0.1"]
+        pool = connect(f"dns://{NAME}:{server.port}")
+        pool.use(publish())
+        zone.clear()
+        for _ in range(3):
+            pool._resolve()
+        assert len(pool.generate(PROMPTS, SAMPLING)) == 12
+        assert "rollout.left" not in capsys.readouterr().out
+
+    def test_the_counts_of_servers_reach_the_progress_of_the_stage(
+        self, start: Start, connect: Connect, publish: Publish, zone: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        board = progress.Board("rlvr", 1)
+        monkeypatch.setattr(logs, "_listeners", [board.hear])
+        first = start(host="127.0.0.2")
+        start(host="127.0.0.3", port=first.port)
+        zone[:] = ["127.0.0.2", "127.0.0.3"]
+        connect(f"dns://{NAME}:{first.port}", min_ready=2).use(publish())
+        assert (board.ready, board.wanted) == (2, 2)
+        zone[:] = ["127.0.0.2"]
+        wait_until(lambda: (board.ready, board.wanted) == (1, 1))
+
+
+def test_a_signal_does_not_wait_for_replies(start: Start, connect: Connect, publish: Publish) -> None:
+    server = start()
+    pool = connect(server.url)
+    pool.use(publish())
+    server.gate.clear()
+
+    def end(signum: int, frame: Any) -> None:
+        raise SystemExit(143)
+
+    previous = signal.signal(signal.SIGUSR1, end)
+    main = threading.get_ident()
+    threading.Thread(target=lambda: (wait_until(lambda: server.asked > 0), signal.pthread_kill(main, signal.SIGUSR1))).start()
+    try:
+        with pytest.raises(SystemExit):
+            pool.generate(PROMPTS, SAMPLING)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert server.generated == []
+
+
 def test_dns_names_one_server_per_address() -> None:
     assert "http://127.0.0.1:8000" in resolve("dns://localhost:8000")
     assert resolve("dns://no-such-host.invalid:8000") == []
     assert resolve("http://a:1/") == ["http://a:1"]
 
 
-def test_the_pool_needs_urls_and_token_from_its_backend(tokenizer: Tokenizer) -> None:
+def test_the_pool_needs_urls_from_its_backend(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from ehrmind_k8s import spec
 
     with pytest.raises(SpecError, match="EHRMIND_ROLLOUT_URLS"):
-        Pool.connect(spec.load({"task": "medcalc", "preset": "tiny"}), UID, tokenizer, Settings(rollout_urls=None, run_token=None))  # type: ignore[call-arg]
+        Pool.connect(spec.load({"task": "medcalc", "preset": "tiny"}), str(tmp_path), UID, tokenizer, Settings(rollout_urls=None))  # type: ignore[call-arg]
+
+
+class Generating:
+    """The groups of PROMPTS, asked for in another thread."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.groups: list[Any] = []
+        self.thread = threading.Thread(target=lambda: self.groups.extend(pool.generate(PROMPTS, SAMPLING)))
+        self.thread.start()
+
+    def wait(self) -> list[Any]:
+        self.thread.join()
+        return self.groups
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from ehrmind_k8s import artifacts, spec, storage
+from ehrmind_k8s import artifacts, settings, spec, storage
 from ehrmind_k8s.artifacts import RunDocument
 from ehrmind_k8s.errors import IntegrityError, RolloutUnavailable, SpecError
+from ehrmind_k8s.rollout import token
 from ehrmind_k8s.rollout.server import __main__ as server
 from ehrmind_k8s.rollout.server.auth import Auth
 from ehrmind_k8s.rollout.server.serving import Serving
@@ -171,26 +173,61 @@ class TestPrepare:
         assert sorted(p.name for p in folder.parent.rglob("*") if p.is_file()) == ["config.json", "model.safetensors"]
         assert json.loads(environment["EHRMIND_SERVING"])["sources"] == [storage.open(uri).uri]
 
-    def test_without_a_token_no_server_starts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_token_is_that_of_the_runs_store_and_in_no_argument(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("EHRMIND_RUN_TOKEN")
-        with pytest.raises(SpecError, match="EHRMIND_RUN_TOKEN"):
-            server.prepare(self.run(tmp_path, "model/config.json"), "127.0.0.1", 8001, None)
+        monkeypatch.setattr(token, "SETTLE_S", 0)
+        uri = self.run(tmp_path, "model/config.json")
+        command, environment = server.prepare(uri, "127.0.0.1", 8001, None)
+        found = environment["EHRMIND_RUN_TOKEN"]
+        assert len(found) > 40 and found == token.of(storage.open(uri), settings.load())
+        assert found not in " ".join(command)
+
+    def test_a_server_publishes_the_document_of_its_pod(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        document = RunDocument.new(make_spec("rollout.wait_s=1"))
+        (tmp_path / "mounted.json").write_bytes(document.to_json())
+        monkeypatch.setenv("EHRMIND_SPEC_FILE", str(tmp_path / "mounted.json"))
+        with pytest.raises(RolloutUnavailable, match="prepare is not complete"):
+            server.prepare(str(tmp_path / "run"), "127.0.0.1", 8001, None)
+        assert RunDocument.at(str(tmp_path / "run")) == document
+
+    def test_a_server_waits_for_a_run_that_is_not_there_yet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        timer = threading.Timer(0.2, self.run, (tmp_path, "model/config.json"))
+        timer.start()
+        command, _ = server.prepare(str(tmp_path / "run"), "127.0.0.1", 8001, None)
+        timer.join()
+        assert flag(command, "--served-model-name") == RunDocument.at(str(tmp_path / "run")).uid
+        assert "there is no run yet" in capsys.readouterr().out
 
     def test_the_wait_for_prepare_is_bounded(self, tmp_path: Path) -> None:
-        with pytest.raises(RolloutUnavailable, match=r"prepare was not complete after 1 s"):
+        with pytest.raises(RolloutUnavailable, match=r"prepare is not complete .*after 1 s"):
             server.prepare(self.run(tmp_path), "127.0.0.1", 8001, None)
 
     def test_an_output_of_prepare_without_a_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match="holds no model/"):
             server.prepare(self.run(tmp_path, "train.parquet"), "127.0.0.1", 8001, None)
 
-    def test_a_place_that_is_no_run_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match="not a run"):
+    def test_the_wait_for_a_run_is_bounded_and_names_the_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "WAIT_S", 0.05)
+        with pytest.raises(RolloutUnavailable, match=rf"{tmp_path}: no spec\.json, .* after 0\.05 s"):
             server.prepare(str(tmp_path), "127.0.0.1", 8001, None)
 
 
-def test_the_argument_line_reports_as_a_stage_does(tmp_path: Path) -> None:
+def test_a_server_that_waits_ends_on_sigterm(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", str(tmp_path), "--port", "8001"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"EHRMIND_LOG_FORMAT": "json"})
+    with process:
+        assert process.stdout is not None and "rollout.waiting" in process.stdout.readline()
+        process.terminate()
+    assert process.returncode == 143
+
+
+def test_a_user_without_a_name_gets_one(cpu: Callable[[bool], None]) -> None:
+    assert server.environment(make_spec(), SERVING, {"USER": ""}, None)["USER"] == "ehrmind"
+    assert server.environment(make_spec(), SERVING, {"USER": "ann"}, None)["USER"] == "ann"
+
+
+def test_the_argument_line_reports_as_a_stage_does() -> None:
+    command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", "gopher://x/run", "--port", "8001"]
     environment = os.environ | {"EHRMIND_RUN_TOKEN": "t", "EHRMIND_LOG_FORMAT": "json"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == SpecError.exit_code
