@@ -114,7 +114,7 @@ def _words(annotation: Any) -> str:
 
 
 def _is_constraint(part: Any) -> bool:
-    return isinstance(part, FieldInfo)
+    return isinstance(part, FieldInfo) or hasattr(part, "func")  # a pattern, or a validator's function
 
 
 def _bound(constraint: Any) -> str:
