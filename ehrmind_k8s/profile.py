@@ -165,10 +165,6 @@ class Profile(_Section):
         """`store` for a run in `namespace`."""
         return self.store.replace("{namespace}", namespace) if self.store else None
 
-    def allows(self, namespace: str) -> bool:
-        """Whether runs of `namespace` may use this profile."""
-        return not self.allowed_namespaces or namespace in self.allowed_namespaces
-
 
 def parse(name: str, text: str) -> Profile:
     """A profile from its YAML. Raises SpecError with every problem: the key, what was found, what was expected."""

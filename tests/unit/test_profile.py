@@ -77,12 +77,6 @@ def test_an_unknown_profile_is_refused_with_the_nearest() -> None:
         profile.find("gpus", profiles)
 
 
-def test_a_profile_is_for_the_namespaces_it_names_or_for_all() -> None:
-    assert Profile().allows("any")
-    named = profile.parse("p", "allowed_namespaces: [research]")
-    assert (named.allows("research"), named.allows("other")) == (True, False)
-
-
 def test_the_digest_is_that_of_the_content() -> None:
     one, other = profile.parse("p", "node_selector: {a: x, b: y}"), profile.parse("p", "node_selector: {b: y, a: x}")
     assert one.digest() == other.digest() != Profile().digest()
