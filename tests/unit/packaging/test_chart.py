@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,11 @@ import yaml
 import ehrmind_k8s
 from ehrmind_k8s import profile
 from tests.conftest import ROOT
+from tests.unit.controller.resources import standards
 from tests.unit.packaging import rendered
 from tests.unit.packaging.rendered import CHART, VALUES, Object
 
 BY_NAME = [pytest.param(values, id=values.stem.removesuffix("-values")) for values in VALUES]
-
-
-def pods(found: list[Object]) -> Iterator[Object]:
-    """Every pod spec: the operator's and the one of `helm test`."""
-    for o in found:
-        if o["kind"] in ("Deployment", "Job"):
-            yield o["spec"]["template"]["spec"]
-        elif o["kind"] == "Pod":
-            yield o["spec"]
 
 
 def operator(found: list[Object]) -> Any:
@@ -56,6 +47,22 @@ def test_every_profile_is_one_that_the_operator_accepts(values: Path) -> None:
         read = profile.parse(name, text)
         wanted = profile.Profile.model_validate({**given[name], "images": read.images.model_dump()})
         assert read == wanted, "a value changed on its way through Helm"
+
+
+@pytest.mark.parametrize("values", BY_NAME)
+def test_every_pod_is_restricted_and_has_a_read_only_root(values: Path) -> None:
+    found = list(standards.templates(rendered.objects("--values", values)))
+    assert len(found) == 2, "the operator's and the one of `helm test`"
+    assert [standards.violations(pod) for pod in found] == [[], []]
+    for pod in found:
+        assert all(c["securityContext"]["readOnlyRootFilesystem"] for c in pod["spec"]["containers"])
+        assert pod["spec"]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("values", BY_NAME)
+def test_every_label_is_one_that_an_api_server_takes(values: Path) -> None:
+    for o in rendered.objects("--values", values):
+        assert standards.bad_labels(o["metadata"].get("labels", {})) == [], o["metadata"]["name"]
 
 
 @pytest.mark.parametrize("values", BY_NAME)
@@ -122,7 +129,7 @@ def test_a_digest_wins_over_a_tag_and_the_registry_stands_before_every_image() -
         f"mirror:5000/x/ehrmind-trainer:{ehrmind_k8s.__version__}",
         "mirror:5000/x/ehrmind-rollout:v8",
     )
-    assert {c["image"] for spec in pods(found) for c in spec["containers"]} == {images.ehrmind}
+    assert {c["image"] for pod in standards.templates(found) for c in pod["spec"]["containers"]} == {images.ehrmind}
 
 
 def test_an_operator_for_named_namespaces_has_no_right_beyond_them() -> None:
