@@ -42,7 +42,7 @@ def command(place: Place, as_json: bool) -> int:
     for check in _here(place) if place.kind() == options.LOCAL else _cluster(place):
         checks.append(check)
         if not as_json:  # each as soon as it is known: a server that does not answer takes its time
-            click.echo(f"{check.state:5}{check.name:20}{check.found}" + (f"  -> {check.fix}" if check.fix else ""))
+            click.echo(f"{check.state:5}{check.name:22}{check.found}" + (f"  -> {check.fix}" if check.fix else ""))
     if as_json:
         options.echo_json([asdict(c) for c in checks])
     return 2 if any(c.state == "fail" for c in checks) else 0

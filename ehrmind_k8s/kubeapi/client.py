@@ -56,6 +56,8 @@ class Client:
         from kubernetes.client.rest import RESTClientObject
 
         configuration.connection_pool_maxsize = CONNECTIONS
+        if not configuration.verify_ssl:  # the kubeconfig says so; kubectl does not warn at every call either
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self.namespace, self.agent, self.told = namespace, agent, told
         self.host = configuration.host.rstrip("/")
         self._configuration = configuration
