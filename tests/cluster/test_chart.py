@@ -7,6 +7,7 @@ import yaml
 
 from ehrmind_k8s import crd, kubeapi
 from tests.cluster import release
+from tests.cluster.harness import simulated as simulated_nodes
 from tests.cluster.harness.client import RESTRICTED, Cluster, CommandFailed, Object
 from tests.cluster.harness.own import OwnCluster
 from tests.cluster.harness.s3 import S3Access
@@ -14,6 +15,7 @@ from tests.conftest import ROOT
 from tests.unit.packaging import rendered
 
 SYSTEM, NAME = release.SYSTEM, "ehrmind-operator"
+WRITTEN = {"ConfigMap", "Job", "PyTorchJob", "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "Event", crd.KIND}
 OPERATOR = f"system:serviceaccount:{SYSTEM}:{NAME}"
 
 
@@ -34,6 +36,12 @@ def may(cluster: Cluster, who: str, verb: str, group: str, resource: str, *, nam
     admin = kubeapi.connect(str(cluster.kubeconfig))
     answer = admin.request("create", "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
     return bool(answer["status"]["allowed"])
+
+
+def metrics(cluster: Cluster) -> str:
+    """What the leading operator counts."""
+    holder = cluster.get("lease", NAME, namespace=SYSTEM)["spec"]["holderIdentity"].partition("_")[0]
+    return cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{holder}:8080/proxy/metrics")
 
 
 def account(cluster: Cluster, namespace: str, role: str) -> str:
@@ -128,6 +136,31 @@ def test_the_operator_may_not_read_secrets_or_logs_nor_enter_pods_nor_change_run
         assert not may(installed, OPERATOR, verb, group, resource, namespace=namespace), (verb, resource)
     assert may(installed, OPERATOR, "update", "coordination.k8s.io", "leases", namespace=SYSTEM, name=NAME)
     assert not may(installed, OPERATOR, "update", "coordination.k8s.io", "leases", namespace=SYSTEM, name="another")
+
+
+def test_a_whole_life_of_a_run_meets_no_refusal(
+    installed: Cluster, simulated: OwnCluster, namespace: str, cluster_s3: S3Access, training_operator: None
+) -> None:
+    """Pods are simulated, everything else is real: each stage's first pod ends with the report of a success as soon as it runs."""
+    release.install(installed, cluster_s3, node_selector=simulated_nodes.NODE_SELECTOR, tolerations=[simulated_nodes.TOLERATION])
+    document = {"name": "life", "task": "medcalc", "preset": "tiny", "rollout": {"replicas": 2}}
+    installed.apply(crd.to_object(document, namespace))
+    ended: set[str] = set()
+    states: list[str] = []
+    for run in installed.watch("ehrmindrun", "life", namespace=namespace, timeout_s=120):
+        states.append(run.get("status", {}).get("state", ""))
+        if states[-1] in crd.TERMINAL:
+            break
+        for pod in installed.items("pods", namespace=namespace, selector=f"{crd.LABEL_ROLE}!=rollout"):
+            name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+            if name not in ended and pod["status"]["phase"] == "Running":
+                report = {"stage": labels[crd.LABEL_ROLE], "attempt": int(labels[crd.LABEL_ATTEMPT]), "reason": "ok", "exit_code": 0, "seconds": 1.0}
+                simulated_nodes.end(installed, name, namespace=namespace, message=json.dumps(report))
+                ended.add(name)
+    assert states[-1] == crd.SUCCEEDED, installed.story(namespace)
+    assert {kind for kind in WRITTEN if f'kind="{kind}"' in metrics(installed)} == WRITTEN
+    assert 'code="403"' not in metrics(installed)
+    release.install(installed, cluster_s3)
 
 
 def test_the_api_server_knows_every_field_of_every_object(installed: Cluster) -> None:
