@@ -22,14 +22,14 @@ hypothesis.settings.load_profile("ehrmind")
 pytest_plugins = ["tests.integration.s3_server", "tests.integration.rollout_servers"]
 
 ROOT = Path(__file__).resolve().parents[1]
-# Nothing that CI can be expected to have: everything else must be there when CI=true.
-NOT_ON_CI = {"gpu", "data"}
+# Nothing that CI can be expected to have (`on request`: it would take CI too long to build): everything else must be there when CI=true.
+NOT_ON_CI = {"gpu", "data", "on request"}
 
 
 def needs(part: str, how: str, *, there: bool = False, kind: str = "") -> None:
     """Skip the test because `part` is missing, in one line that says how to get it; return when it is `there`.
 
-    With CI=true that is a failure, but for what CI cannot have (`kind` is `gpu` or `data`).
+    With CI=true that is a failure, but for what CI cannot have (`kind` is one of NOT_ON_CI).
     """
     if there:
         return
@@ -59,6 +59,7 @@ def shared_data(*parts: str) -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start vLLM run one after the other (`--dist loadgroup`): each server wants 3 GiB and both cores.
 

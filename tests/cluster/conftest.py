@@ -115,5 +115,6 @@ def training_operator(cluster: Cluster) -> None:
 
 def needs_own(group: str) -> None:
     """Skip, in one line that says what is missing and how to get it, when this machine cannot bring up this part of a cluster."""
+    kind = "" if set(build.GROUPS[group]) <= set(build.default()) else "on request"
     for missing in requirements.missing(group):
-        needs(missing.part, missing.how)
+        needs(missing.part, missing.how, kind=kind)

@@ -29,7 +29,7 @@ def test_the_command_line_is_on_the_path_of_the_image(cluster: Cluster, namespac
 
 def test_two_workers_of_a_pytorch_job_meet(cluster: Cluster, namespace: str, training_operator: None) -> None:
     cluster.apply(pods.pytorch_job("pair", 2, *ALL_REDUCE), namespace=namespace)
-    cluster.wait("pytorchjob", "pair", "Succeeded", namespace=namespace, timeout_s=120)
+    cluster.wait("pytorchjob", "pair", "Succeeded", namespace=namespace, timeout_s=300)
     assert "rank 1 of 2: 3" in cluster.kubectl("logs", "pair-worker-1", namespace=namespace)
 
 

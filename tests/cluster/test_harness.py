@@ -48,7 +48,7 @@ def running(own_cluster: OwnCluster, namespace: str, **more: Any) -> None:
 
 def test_workers_on_two_nodes_meet(own_cluster: OwnCluster, namespace: str, second_node: str, training_operator: None) -> None:
     own_cluster.apply(pods.pytorch_job("far", 2, *ALL_REDUCE, spread=True), namespace=namespace)
-    own_cluster.wait("pytorchjob", "far", "Succeeded", namespace=namespace, timeout_s=120)
+    own_cluster.wait("pytorchjob", "far", "Succeeded", namespace=namespace, timeout_s=300)
     assert {pod["spec"]["nodeName"] for pod in own_cluster.items("pods", namespace=namespace)} == {"n1", second_node}
 
 
@@ -146,3 +146,9 @@ def test_what_is_missing_is_said_with_the_way_to_get_it(monkeypatch: pytest.Monk
     said = {missing.part: missing.how for missing in requirements.missing()}
     assert said["containerd"].startswith("apt-get install") and "containerd" in said["containerd"]
     assert said["etcd v3.6.4"] == "install Go 1.26 or newer and run: python -m tests.tools.build"
+
+
+def test_all_tests_on_the_cluster_go_to_one_worker(request: pytest.FixtureRequest) -> None:
+    """xdist reads the group from the node id; when it no longer does, each worker brings up a cluster of its own."""
+    grouped = request.config.getoption("loadgroup", default=False)
+    assert request.node.nodeid.endswith("@cluster") or not grouped

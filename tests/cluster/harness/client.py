@@ -62,7 +62,7 @@ class Cluster:
         how = ["--grace-period=0", "--force"] if now else []
         self.kubectl("delete", kind, name, "--ignore-not-found", "--wait=false", *how, namespace=namespace)
 
-    def wait(self, kind: str, name: str, until: Until, *, namespace: str = "", timeout_s: float = 60) -> Object:
+    def wait(self, kind: str, name: str, until: Until, *, namespace: str = "", timeout_s: float = 120) -> Object:
         """The object once `until` holds: a function of it, or the type of a condition that is to be True. It need not exist yet.
 
         Raises:
@@ -81,7 +81,7 @@ class Cluster:
         state = json.dumps(last.get("status", {}), indent=1) if last else "not there"
         raise AssertionError(f"{kind}/{name} is not {wanted} after {timeout_s:.0f} s: {state}\n{self.story(namespace)}")
 
-    def wait_gone(self, kind: str, name: str, *, namespace: str = "", timeout_s: float = 60) -> None:
+    def wait_gone(self, kind: str, name: str, *, namespace: str = "", timeout_s: float = 120) -> None:
         self.kubectl("wait", f"{kind}/{name}", "--for=delete", f"--timeout={timeout_s:.0f}s", namespace=namespace, timeout_s=timeout_s + 10)
 
     def watch(self, kind: str, name: str = "", *, namespace: str = "", timeout_s: float = 60) -> Iterator[Object]:

@@ -23,7 +23,7 @@ IDENTITIES = {
     "system:kube-scheduler": "",
     "system:kube-proxy": "",
 }
-START_S = 120
+START_S = 300
 
 
 @dataclass

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Not `pod` and `deployment`, which Kueue would also take: their webhook then stands before every pod of the cluster.
 KUEUE_FRAMEWORKS = ("batch/job", "kubeflow.org/pytorchjob", "trainer.kubeflow.org/trainjob")
-START_S = 180
+START_S = 300
 
 
 def training_operator(cluster: "OwnCluster") -> None:
