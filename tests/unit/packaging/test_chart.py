@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
 import ehrmind_k8s
 from ehrmind_k8s import profile
+from ehrmind_k8s.errors import SpecError
 from tests.conftest import ROOT
 from tests.unit.controller.resources import standards
 from tests.unit.packaging import rendered
@@ -99,13 +99,30 @@ def test_a_typo_in_the_values_is_refused_by_name(setting: str, complaint: str) -
     assert complaint in said
 
 
-def test_what_the_schema_of_a_profile_accepts_is_what_the_operator_accepts() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    ours = jsonschema.Draft7Validator({"$ref": "#/$defs/Profile", "$defs": schema["$defs"]})
-    theirs = jsonschema.Draft202012Validator(profile.Profile.model_json_schema())
-    given = [p for v in VALUES for p in yaml.safe_load(v.read_text(encoding="utf-8")).get("profiles", {}).values()]
-    wrong = [{"stor": "x"}, {"trainer": {"gpus": 17}}, {"s3": {"secret": 1}}, {"tolerations": [{"keys": "a"}]}, {"resources": {"train": {}}}]
-    assert [d for d in [*given, *wrong] if ours.is_valid(d)] == [d for d in [*given, *wrong] if theirs.is_valid(d)] == given
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"s3": {"secret": None}, "queue": "a", "resources": {"sft": {"limits": {"cpu": 4, "memory": "1.5Gi"}}}},
+        {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 1000000}], "pod_labels": {"team": "a"}},
+        {"stor": "s3://b/p"},
+        {"store": "/data"},
+        {"trainer": {"gpus": 17}},
+        {"s3": {"secret": 1}},
+        {"s3": {"endpoint_url": "s3.example"}},
+        {"tolerations": [{"keys": "a"}]},
+        {"resources": {"train": {}}},
+        {"resources": {"sft": {"limits": {"memory": "20GB"}}}},
+        {"service_account": "Ehrmind"},
+    ],
+    ids=json.dumps,
+)
+def test_helm_accepts_a_profile_that_the_operator_accepts_and_no_other(document: Any) -> None:
+    try:
+        profile.parse("default", json.dumps(document))
+        accepted = True
+    except SpecError:
+        accepted = False
+    assert (rendered.refusal("--set-json", f"profiles.default={json.dumps(document)}") == "") == accepted
 
 
 def test_values_yaml_names_every_key_of_the_schema() -> None:
