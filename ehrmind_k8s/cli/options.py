@@ -23,7 +23,9 @@ DEFAULT_STORE = "./runs"
 LOCAL, CLUSTER = "local", "kubernetes"
 
 store_option = click.option(
-    "--store", metavar="URI", help=f"Store that holds the runs: a folder or s3://bucket/prefix. [EHRMIND_STORE, else {DEFAULT_STORE}]"
+    "--store",
+    metavar="URI",
+    help=f"Store that holds the runs: a folder or s3://bucket/prefix. [EHRMIND_STORE, else {DEFAULT_STORE}; in a cluster that of the profile]",
 )
 _PLACE = (
     click.option("--backend", metavar="local|kubernetes|kfp", help="Where runs execute. [EHRMIND_BACKEND, else kubernetes]"),

@@ -15,7 +15,8 @@ import pytest
 
 from ehrmind_k8s import artifacts, cli, crd, spec, storage
 from ehrmind_k8s.artifacts import RunDocument
-from ehrmind_k8s.backends.kubernetes.access import CONFIG_MAP, EVENT, RUN
+from ehrmind_k8s.backends.kubernetes.access import CONFIG_MAP, RUN
+from ehrmind_k8s.controller import kinds
 from ehrmind_k8s.controller.runtime.client import Client
 from ehrmind_k8s.kubeapi import NotFound, Resource
 from ehrmind_k8s.settings import Settings
@@ -222,14 +223,21 @@ def followed(shell: Shell) -> Iterator[Followed]:
     found.reader.join()
 
 
+def warn(shell: Shell, reason: str, note: str) -> None:
+    """Post an event as the operator does."""
+    meta = shell.get()["metadata"]
+    regarding = {"kind": crd.KIND, "name": "demo", "namespace": shell.namespace, "uid": meta["uid"], "apiVersion": crd.API_VERSION}
+    said = {"regarding": regarding, "type": "Warning", "reason": reason, "note": note, "action": "Reconcile"}
+    who = {"reportingController": "ehrmind.dev/operator", "reportingInstance": "x", "eventTime": "2026-11-24T10:00:00.000000Z"}
+    made = {"apiVersion": kinds.EVENT.api_version, "kind": "Event", "metadata": {"generateName": "demo-", "namespace": shell.namespace}}
+    shell.api.create(kinds.EVENT, made | said | who)
+
+
 def test_a_followed_run_is_told_line_by_line_to_its_result(shell: Shell, followed: Followed) -> None:
     followed.hears("Preparing data", state="running", stage="prepare", message="Preparing data", stages=[stage("prepare", "running")])
     done = stage("prepare", "succeeded", seconds=4.2)
     followed.hears("SFT step 1/9", state="running", stage="sft", message="SFT step 1/9", stages=[done, stage("sft", "running", 2, retries=1)])
-    meta = shell.get()["metadata"]
-    regarding = {"kind": crd.KIND, "name": "demo", "namespace": shell.namespace, "uid": meta["uid"], "apiVersion": crd.API_VERSION}
-    event = {"metadata": {"name": "demo.1", "namespace": shell.namespace}, "involvedObject": regarding, "type": "Warning"}
-    shell.api.create(EVENT, {"apiVersion": "v1", "kind": "Event", **event, "reason": "RolloutDegraded", "message": "1 of 2 servers"})
+    warn(shell, "RolloutDegraded", "1 of 2 servers")
     followed.hears("warning: RolloutDegraded: 1 of 2 servers")
     followed.hears("Succeeded", state="succeeded", score=0.75, message="Succeeded: accuracy 0.75", stages=[done, stage("sft", "succeeded", 2)])
     code, out = followed.ends()

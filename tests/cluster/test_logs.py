@@ -216,3 +216,13 @@ def test_no_line_is_lost_or_doubled_by_a_connection_that_breaks(run: Run, line: 
         err = process.stderr.read()
     assert (process.returncode, err, cut_line.cuts) == (0, "", 3)
     assert seen == [f"line {i}" for i in range(1, 61)]
+
+
+def test_inside_a_pod_its_own_account_leads_to_the_cluster(cluster: Cluster, namespace: str) -> None:
+    made = pods.job("doctor", "sh", "-c", "ehrmind doctor -o json || true")
+    made["spec"]["template"]["spec"]["automountServiceAccountToken"] = True
+    cluster.apply(made, namespace=namespace)
+    cluster.wait("job", "doctor", "Complete", namespace=namespace)
+    found = {c["name"]: c for c in json.loads(cluster.kubectl("logs", "job/doctor", namespace=namespace))}
+    assert found["api server"]["state"] == "ok"
+    assert f"not allowed in {namespace}" in found["permissions"]["found"]

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,3 +119,13 @@ def test_doctor_ends_at_an_api_server_that_does_not_answer(ehrmind, dead_cluster
 def test_doctor_looks_at_this_machine_when_runs_execute_here(ehrmind) -> None:
     out = ehrmind("doctor", "--backend", "local")[1]
     assert "cores" in out and "api server" not in out
+
+
+@pytest.mark.parametrize("argv", [["submit", "--help"], ["status", "demo"], ["runs"], ["submit", "--task", "medcalc", "--preset", "tinny"]])
+def test_what_asks_no_cluster_does_not_load_the_kubernetes_client(tmp_path: Path, argv: list[str]) -> None:
+    make_run(tmp_path)
+    script = (
+        f"import sys\nfrom ehrmind_k8s import cli\nsys.argv = ['ehrmind', *{argv!r}]\ntry: cli.main()\nfinally: print('kubernetes' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
