@@ -33,7 +33,7 @@ def may(cluster: Cluster, who: str, verb: str, group: str, resource: str, *, nam
     resource, _, part = resource.partition("/")
     wanted = {"verb": verb, "group": group, "resource": resource, "subresource": part, "namespace": namespace, "name": name}
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": who, "resourceAttributes": wanted}}
-    admin = kubeapi.connect(str(cluster.kubeconfig))
+    admin: kubeapi.Client = kubeapi.connect(str(cluster.kubeconfig))
     answer = admin.request("create", "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
     return bool(answer["status"]["allowed"])
 
