@@ -32,9 +32,11 @@ def event(name: str, /, **fields: Any) -> None:
     """Write one event."""
     _tell(name, fields)
     if _text():
-        print(" ".join([name, *(f"{k}={_short(v)}" for k, v in fields.items())]), flush=True)
+        line = " ".join([name, *(f"{k}={_short(v)}" for k, v in fields.items())])
     else:
-        print(json.dumps({"time": round(time.time(), 3), "event": name, **_context, **fields}, default=str), flush=True)
+        line = json.dumps({"time": round(time.time(), 3), "event": name, **_context, **fields}, default=str)
+    sys.stdout.write(line + "\n")  # in one piece: print() writes the end of a line by itself, and other threads come between
+    sys.stdout.flush()
 
 
 def progress(done: int, total: int, unit: str, **fields: Any) -> None:
