@@ -19,6 +19,7 @@ from ehrmind_k8s.controller.records import Decision, Delete, Event, Pod, Progres
 from ehrmind_k8s.controller.refusals import Refusals, refusal
 from ehrmind_k8s.controller.runtime.client import Client
 from ehrmind_k8s.controller.runtime.rate import Bucket
+from ehrmind_k8s.controller.runtime.store import number
 from ehrmind_k8s.errors import EhrmindError, SpecError
 from ehrmind_k8s.kubeapi import AlreadyExists, ApiError, Conflict, NotFound, Resource, Unavailable
 from ehrmind_k8s.spec import STAGES
@@ -50,6 +51,7 @@ class Cluster:
         self._status_budget, self._budget = Bucket(*rate), Bucket(*rate)
         self._expectations = Expectations(caches)
         self._refusals = Refusals()
+        self._made: dict[Key, list[Object]] = {}
         self._applied: dict[tuple[str, str, str], tuple[str, Any]] = {}
         self._profiles: tuple[str, dict[str, profile.Profile | str]] = ("", {})
         self._lock = threading.Lock()
@@ -64,7 +66,8 @@ class Cluster:
         if run is None:
             return None
         uid = run["metadata"]["uid"]
-        objects = {(o["kind"], o["metadata"]["name"]): o for o in (*self._refusals.strangers(key), *self._caches.children(key))}
+        known = (*self._refusals.strangers(key), *self._just_made(key), *self._caches.children(key))
+        objects = {(o["kind"], o["metadata"]["name"]): o for o in known}
         children = [observe.child(o, uid) for o in objects.values()]
         pods = [observe.pod(p) for p in self._caches.pods(key) if p["metadata"]["labels"].get(crd.LABEL_RUN_UID) == uid]
         found = self._profile((run.get("spec") or {}).get("profile") or "default")
@@ -86,6 +89,7 @@ class Cluster:
         """The run is gone: remember nothing of it."""
         self._expectations.forget(key)
         self._refusals.forget(key)
+        self._made.pop(key, None)
         with self._lock:
             prefix = f"{key[1]}-"
             for known in [k for k in self._applied if k[1] == key[0] and k[2].startswith(prefix)]:
@@ -98,6 +102,7 @@ class Cluster:
         """
         self._expectations.forget(key)
         self._write_status(key, snapshot.run, decision.status)
+        self._made.pop(key, None)  # the status has their uids now
         refused: list[str] = []
         for delete in decision.deletes:
             self._attempt(refused, delete.kind, delete.name, self._delete, key, delete)
@@ -146,6 +151,7 @@ class Cluster:
         except AlreadyExists:
             made = self._mine(key, uid, resource, name)
         self._expectations.written(key, made)
+        self._made.setdefault(key, []).append(kinds.keep(resource)(made))
 
     def _apply(self, key: Key, uid: str, wanted: Mapping[str, Any]) -> None:
         resource, name = _resource(wanted["kind"]), wanted["metadata"]["name"]
@@ -171,6 +177,16 @@ class Cluster:
         if not observe.owned(found, uid):
             self._refusals.stranger(key, kinds.keep(resource)(found))
             raise AlreadyExists(409, "NameTaken", f"{resource.kind} {name} is there and does not belong to this run")
+        return found
+
+    def _just_made(self, key: Key) -> list[Object]:
+        """What the last decision created. A decision must see the uid of each once: a child that somebody deleted before the caches showed it
+        would else look as if it had never been made, and be made again under its name."""
+        found = []
+        for made in self._made.get(key, ()):
+            store, meta = self._caches.store(made["kind"], key[0]), made["metadata"]
+            gone = store is None or store.version >= number(meta["resourceVersion"])  # unless the cache has it, which then counts
+            found.append(made | {"metadata": meta | ({"deletionTimestamp": meta["creationTimestamp"]} if gone else {})})
         return found
 
     def _post(self, run: Mapping[str, Any], events: tuple[Event, ...]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from ehrmind_k8s import logs
 from ehrmind_k8s.controller.announcer import Announcer
 from ehrmind_k8s.controller.caches import Caches, Key
-from ehrmind_k8s.controller.cluster import Cluster, leader_of
+from ehrmind_k8s.controller.cluster import Cluster, NotLeading, leader_of
 from ehrmind_k8s.controller.meters import Meters
 from ehrmind_k8s.controller.progress_reader import ProgressReader
 from ehrmind_k8s.controller.records import Decision, Snapshot
@@ -35,7 +35,7 @@ LEASE = "ehrmind-operator"
 DEAF_S = 300.0
 STUCK_S = 600.0
 WORK_S = 1.5  # what a stop waits for a worker
-REFUSED_S = 1.0  # least pause before something that the server just refused is tried again
+PATIENCE_S = 1.0  # least pause before the server is asked again for what it refused or could not do
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Operator:
         refused = self.cluster.execute(key, snapshot, decision)
         self.meters.reconciles.add("refused" if refused else "ok")
         if refused:
-            self.queue.retry(key, REFUSED_S if snapshot.refusals else 0.0)
+            self.queue.retry(key, PATIENCE_S if snapshot.refusals else 0.0)
             return
         self.queue.done(key)
         if snapshot.refusals:
@@ -143,9 +143,10 @@ class Operator:
 
     def _failed(self, key: Key, error: Exception) -> None:
         """A look that did not succeed is repeated later. What is not the API server's doing is a bug and is told with where it happened."""
+        away = isinstance(error, Unavailable | NotLeading)
         retry_after_s = error.retry_after_s if isinstance(error, ApiError) else None
-        pause = self.queue.retry(key, retry_after_s or 0.0)
-        names: dict[type[Exception], str] = {Conflict: "conflict", NotFound: "conflict", Unavailable: "unavailable"}
+        pause = self.queue.retry(key, retry_after_s or (PATIENCE_S if away else 0.0))
+        names: dict[type[Exception], str] = {Conflict: "conflict", NotFound: "conflict", Unavailable: "unavailable", NotLeading: "unavailable"}
         result = names.get(type(error), "error")
         self.meters.reconciles.add(result)
         where = traceback.extract_tb(error.__traceback__)[-1]
