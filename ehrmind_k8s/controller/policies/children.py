@@ -1,0 +1,108 @@
+"""Which objects a run has, and which must go. A function of where the run is, so that whatever a crash left undone is done in the next pass."""
+
+from collections.abc import Iterable, Iterator
+
+from ehrmind_k8s.controller.policies import attempts, placement, rollouts
+from ehrmind_k8s.controller.policies.admission import Case
+from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot
+from ehrmind_k8s.controller.resources import document, network, trainjob
+from ehrmind_k8s.controller.state import Stage, State
+from ehrmind_k8s.crd import KIND
+from ehrmind_k8s.plan import Step
+
+KEPT_ATTEMPTS = 3  # newest attempts of a stage whose finished objects stay, for the logs of their pods
+
+
+def applied(current: State, case: Case) -> tuple[Object, ...]:
+    """What is kept as we want it while the run goes on: network policies, rollout servers."""
+    if current.ended or not case.run or not case.profile or case.refusal:
+        return ()
+    return (*network.render(case.run, case.profile), *rollouts.objects(current, case))
+
+
+def free(objects: Iterable[Object], snapshot: Snapshot) -> tuple[Object, ...]:
+    """Those whose names nobody else has."""
+    taken = {(c.kind, c.name) for c in snapshot.children if not c.ours}
+    return tuple(o for o in objects if (o["kind"], o["metadata"]["name"]) not in taken)
+
+
+def created(before: State, current: State, case: Case) -> tuple[Object, ...]:
+    """What is made once: the document, and the objects of an attempt whose start was written in this pass."""
+    if current.ended or not case.run or not case.steps:
+        return ()
+    made: list[Object] = [] if case.frozen else [document.render(case.run)]
+    for step in case.steps:
+        stage, old = current.stage(step.stage), before.stage(step.stage)
+        if stage.active and not stage.uid and (stage.attempt, stage.started) != (old.attempt, old.started):
+            made += _rendered(step, stage, case)
+    return tuple(made)
+
+
+def deleted(before: State, current: State, case: Case, snapshot: Snapshot) -> tuple[Delete, ...]:
+    """What must go: children of attempts that are over and still work, those that are past keeping, rollout servers that nobody needs."""
+    if not case.steps:
+        return ()
+    gone = [*_unseen(before, current, snapshot), *_working(current, snapshot), *_old(current, snapshot)]
+    return (*dict.fromkeys(gone), *rollouts.superfluous(current, case, snapshot))
+
+
+def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
+    """An object that is not this run's under a name that it needs now."""
+    others = {(c.kind, c.name): c for c in snapshot.children if not c.ours}
+    if not others or not case.run or not case.profile:
+        return None
+    wanted: list[Object] = [document.render(case.run), *applied(current, case)]
+    step = next((s for s in case.steps if not current.stage(s.stage).done), None)
+    if step:
+        stage = current.stage(step.stage)
+        unseen = stage.active and not stage.uid
+        number = stage.attempt if unseen else attempts.next_number(stage, snapshot)
+        wanted += _rendered(step, Stage(step.stage, attempt=number), case) if unseen or not stage.active else []
+    return next((others[key] for o in wanted if (key := (o["kind"], o["metadata"]["name"])) in others), None)
+
+
+def leaving(child: Child) -> bool:
+    """Whether an object of somebody else will go by itself: it is being deleted, or is left of an earlier run of this name."""
+    owners = (child.object.get("metadata") or {}).get("ownerReferences") or ()
+    return child.deleting or any(o.get("kind") == KIND for o in owners)
+
+
+def _rendered(step: Step, stage: Stage, case: Case) -> list[Object]:
+    """The objects of an attempt, in the order they are to be made: what the first refers to comes before it."""
+    assert case.run and case.profile
+    return list(reversed(placement.render(step, stage.attempt, case)))
+
+
+def _unseen(before: State, current: State, snapshot: Snapshot) -> Iterator[Delete]:
+    """Children that the caches do not show, of attempts that are taken for over: if one lives after all, it goes before the next is made."""
+    there = {c.uid for c in snapshot.children}
+    for old in before.stages:
+        stage = current.stage(old.name)
+        over = (old.active and not stage.active and not stage.done) or stage.attempt > old.attempt
+        if over and old.uid and old.uid not in there:
+            yield Delete(old.kind, old.child, old.uid)
+
+
+def _working(current: State, snapshot: Snapshot) -> Iterator[Delete]:
+    """Children that still work though their attempt is not the one under way."""
+    wanted = {(s.name, s.attempt, s.uid) for s in current.stages if s.active}
+    for child in placement.primaries(snapshot):
+        theirs = (child.stage, child.attempt, child.uid)
+        unseen = (child.stage, child.attempt, "")
+        if theirs not in wanted and unseen not in wanted and not child.deleting and placement.working(child, snapshot.pods):
+            yield from _with_runtime(child, snapshot)
+
+
+def _old(current: State, snapshot: Snapshot) -> Iterator[Delete]:
+    for child in placement.primaries(snapshot):
+        if child.attempt <= current.stage(child.stage).attempt - KEPT_ATTEMPTS and not child.deleting:
+            yield from _with_runtime(child, snapshot)
+
+
+def _with_runtime(child: Child, snapshot: Snapshot) -> Iterator[Delete]:
+    """A TrainJob and then its runtime, which some versions of Trainer do not let go before it."""
+    yield Delete(child.kind, child.name, child.uid)
+    runtimes = [c for c in snapshot.children if c.ours and c.kind == trainjob.RUNTIME and child.kind == trainjob.KIND]
+    for runtime in runtimes:
+        if (runtime.stage, runtime.attempt) == (child.stage, child.attempt):
+            yield Delete(runtime.kind, runtime.name, runtime.uid)

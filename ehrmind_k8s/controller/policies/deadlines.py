@@ -1,0 +1,19 @@
+"""Ends by the clock: `policy.deadline_s` for a run that goes on, `policy.ttl_s` for the object of one that is over.
+
+The clock is the operator's. A time written by a clock that was ahead only makes either later.
+"""
+
+from ehrmind_k8s.controller.state import State
+from ehrmind_k8s.crd import Run
+
+
+def left_s(current: State, run: Run, now: float) -> float | None:
+    """Seconds until the deadline, 0 when it has passed; None without one. Waiting and suspended time counts."""
+    deadline = run.spec.policy.deadline_s
+    return None if deadline is None or not current.started else max(0.0, current.started + deadline - now)
+
+
+def kept_s(current: State, run: Run, now: float) -> float | None:
+    """Seconds that the object of a finished run is still kept, 0 when it may go; None: for ever. What the run stored stays."""
+    ttl = run.spec.policy.ttl_s
+    return None if ttl is None or not current.completed else max(0.0, current.completed + ttl - now)

@@ -1,0 +1,93 @@
+"""How an attempt ended, and whether another one may mend it.
+
+    report, exit code 0, its child succeeded      succeeded, or skipped
+    report, 1 2 10 11 20 30 31                    failed: a bug of ours, or something that its user must mend
+    report, 75 143 ...                            again, counted against policy.retries
+    OOM-killed, killed, gone, no report           again, counted
+    preempted, evicted, drained, node lost        again, not counted: none of it is the run's doing
+    report of a fenced attempt                    again, not counted: a higher number was claimed in the store, and the next may be higher still
+
+The report is what the leader left as its termination message. Its exit code counts, not the container's: torchrun exits 1 whatever its child
+said. Once its child succeeded, another attempt is cheap: a complete stage returns its result from its manifest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ehrmind_k8s.controller.records import Phase, Pod, Report
+from ehrmind_k8s.controller.state import Stage
+
+PERMANENT = (1, 2, 10, 11, 20, 30, 31)  # errors.py
+PREEMPTED, NODE_LOST, FENCED, SUSPENDED = "Preempted", "NodeLost", "Fenced", "Suspended"
+OOM_KILLED, KILLED, LOST, NO_REPORT = "OOMKilled", "Killed", "Lost", "ReportMissing"
+UNCOUNTED = (PREEMPTED, NODE_LOST, FENCED, SUSPENDED)
+EVICTIONS = ("Evicted", "Preempted", "Shutdown", "NodeShutdown", "Terminated")  # reasons a kubelet gives a pod that it puts out
+LOST_S = 30.0  # a pod that is there so long after it was to be gone is on a node that does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt. `reason` is a code: of the report, or of the cluster."""
+
+    verdict: Literal["succeeded", "skipped", "again", "failed"]
+    reason: str
+    exit_code: int | None = None
+    report: Report | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether trying again is paid from policy.retries."""
+        return self.reason not in UNCOUNTED
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The pods of one attempt of one stage. `disrupted`: the cluster has put one of them out."""
+
+    stage: Stage
+    pods: Sequence[Pod] = field(default_factory=tuple)
+
+    @property
+    def leader(self) -> Pod | None:
+        """The newest pod that is rank 0, a reporting one before others."""
+        return max((p for p in self.pods if p.leader), key=lambda p: (self.report_of(p) is not None, p.created), default=None)
+
+    @property
+    def disrupted(self) -> bool:
+        """Remembered in the stage's reason, since a pod that is put out is soon gone."""
+        return self.stage.reason == PREEMPTED or any(p.disrupted or p.exit_reason in EVICTIONS for p in self.pods)
+
+    def report_of(self, pod: Pod) -> Report | None:
+        """The report of a pod, if it speaks of this attempt."""
+        found = pod.report
+        return found if found and (found.stage, found.attempt) == (self.stage.name, self.stage.attempt) else None
+
+    def lost(self, now: float) -> bool:
+        """Whether a pod should be gone for long: its node does not answer, and never will as far as anybody knows."""
+        return any(p.gone_by and now > p.gone_by + LOST_S and p.phase not in ("Succeeded", "Failed") for p in self.pods)
+
+
+def judge(attempt: Attempt, phase: Phase) -> Outcome | None:
+    """How an attempt ended whose child is in `phase`: succeeded or failed. None: the pods do not tell yet."""
+    leader = attempt.leader
+    report = attempt.report_of(leader) if leader else None
+    if report and report.exit_code == 0 and phase == "succeeded":
+        return Outcome("skipped" if report.reason == "skipped" else "succeeded", report.reason, 0, report)
+    if report and report.exit_code in PERMANENT:
+        return Outcome("failed", report.reason, report.exit_code, report)
+    code = report.exit_code if report else leader.exit_code if leader else None
+    if attempt.disrupted:
+        return Outcome("again", PREEMPTED, code, report)
+    if any(p.exit_reason == OOM_KILLED for p in attempt.pods):
+        return Outcome("again", OOM_KILLED, 137, report)  # whatever its peers made of the loss
+    if report:
+        return Outcome("again", report.reason if code else NO_REPORT, code, report)
+    if phase == "failed" and code is not None:
+        return Outcome("again", KILLED if code >= 128 else NO_REPORT, code)
+    return None
+
+
+def unknown(phase: Phase | None) -> Outcome:
+    """How an attempt ended whose pods will not tell any more: its child is gone (None), or has ended without a report."""
+    return Outcome("again", NO_REPORT if phase else LOST)
