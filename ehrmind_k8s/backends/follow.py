@@ -50,7 +50,8 @@ def changes(before: RunStatus | None, now: RunStatus) -> Iterator[str]:
     """One line for each stage that has begun or ended, and one for a new message."""
     known = {a.stage: a for a in before.attempts} if before else {}
     for attempt in now.attempts:
-        yield from _stage(known.get(attempt.stage), attempt)
+        if before or not _failed(attempt):  # how an earlier try of a run that is continued ended is no news
+            yield from _stage(known.get(attempt.stage), attempt)
     if now.message and (before is None or now.message != before.message):
         yield now.message
 

@@ -65,10 +65,13 @@ class Place:
         return configured.backend
 
     def open(self, kind: str) -> "Backend":
-        """The backend called `kind`, in the cluster that the options say."""
+        """The backend called `kind`, in the cluster that the options say. Raises SpecError for such an option where runs execute here."""
         from ehrmind_k8s import settings
         from ehrmind_k8s.backends import base
+        from ehrmind_k8s.errors import SpecError
 
+        if kind == LOCAL and (self.namespace or self.context or self.kubeconfig):
+            raise SpecError("--namespace, --context and --kubeconfig are about a cluster; leave them out, or pass --backend kubernetes")
         return base.open(kind, settings.load(), self.namespace, self.context, self.kubeconfig)
 
 

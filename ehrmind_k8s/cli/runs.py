@@ -70,7 +70,7 @@ def delete(ctx: click.Context, run: str, place: Place, store_too: bool, yes: boo
     place = place.over(ctx.obj)
     kind = place.kind(run)
     if kind == options.LOCAL:
-        _stored(options.locate(run, place.store), yes, place)
+        _stored(options.locate(run, place.store), yes)
         return
     backend = _cluster(place)
     status = backend.status(run)
@@ -83,7 +83,7 @@ def delete(ctx: click.Context, run: str, place: Place, store_too: bool, yes: boo
     click.echo(f"deleted run {run} of namespace {status.namespace}")
     if store_too and status.uri:
         _wait_until_gone(backend, run, status.uid)
-        _stored(status.uri, True, place)
+        _stored(status.uri, yes=True)
     elif status.uri:
         click.echo(f"what it stored stays: {status.uri}")
 
@@ -101,11 +101,11 @@ def _of_store(store: str | None) -> "Iterator[RunStatus]":
             click.echo(f"{name}: {error}", err=True)
 
 
-def _stored(uri: str, yes: bool, place: Place) -> None:
+def _stored(uri: str, yes: bool) -> None:
     """Delete a run from its store."""
     if not yes:
         click.confirm(f"delete {uri} for good?", abort=True)
-    count = place.open(options.LOCAL).delete(uri)
+    count = Place().open(options.LOCAL).delete(uri)
     click.echo(f"deleted {uri} ({count} objects)")
 
 

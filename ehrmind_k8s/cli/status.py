@@ -10,7 +10,7 @@ from ehrmind_k8s.cli import options
 from ehrmind_k8s.cli.options import Place
 
 if TYPE_CHECKING:
-    from ehrmind_k8s.backends.base import Attempt
+    from ehrmind_k8s.backends.base import Attempt, RunStatus
 
 NOT_BEGUN = ("pending", "queued", "starting")
 
@@ -32,7 +32,7 @@ def command(run: str, place: Place, as_json: bool) -> None:
     if as_json:
         options.echo_json(asdict(status))
         return
-    click.echo(f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else ""))
+    click.echo(headline(status))
     if status.namespace:
         click.echo(f"  namespace {status.namespace}")
     click.echo(f"  run       {status.uri or 'not accepted yet'}")
@@ -49,6 +49,13 @@ def command(run: str, place: Place, as_json: bool) -> None:
         click.echo(f"  {_line(attempt)}")
     if status.updated:
         click.echo(f"  updated   {time.time() - status.updated:.0f} s ago")
+
+
+def headline(status: "RunStatus") -> str:
+    """The run's state and its one-line message, which may say the state itself: `demo: Succeeded: accuracy 0.95 (rlvr)`."""
+    if status.message.lower().startswith(status.state):
+        return f"{status.name}: {status.message}"
+    return f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else "")
 
 
 def _line(a: "Attempt") -> str:

@@ -70,26 +70,21 @@ def _here(written: Mapping[str, Any], place: Place) -> int:
 
 def _cluster(written: Mapping[str, Any], kind: str, place: Place, follow: bool) -> int:
     """Hand a document to a cluster, and stay with the run if that is wanted."""
-    from ehrmind_k8s.cli import document, result
+    from ehrmind_k8s.cli import document, result, status
 
     spec = document.checked(written)
     backend = place.open(kind)
-    status = backend.submit(spec, written)
-    where = f" -n {status.namespace}" if place.namespace else ""
-    if status.state == "succeeded":
-        result.show(status)
+    run = backend.submit(spec, written)
+    named = run.name + (f" -n {run.namespace}" if place.namespace else "")
+    if run.state == "succeeded":
+        result.show(run)
         return 0
     if not follow:
-        click.echo(f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else ""))
-        for line in (f"status {status.name}{where}", f"logs {status.name}{where} --follow"):
-            click.echo(f"  ehrmind {line}")
+        click.echo(f"{status.headline(run)}\n  ehrmind status {named}\n  ehrmind logs {named} --follow")
         return 0
     try:
-        result.show(backend.follow(status.name))
+        result.show(backend.follow(run.name))
     except KeyboardInterrupt:
-        click.echo(
-            f"\nrun {status.name} goes on in the cluster: `ehrmind status {status.name}{where}`; `ehrmind cancel {status.name}{where}` ends it",
-            err=True,
-        )
+        click.echo(f"\nrun {run.name} goes on in the cluster: `ehrmind status {named}`; `ehrmind cancel {named}` ends it", err=True)
         return 130
     return 0

@@ -2,7 +2,7 @@
 
 import click
 
-from ehrmind_k8s.cli import options
+from ehrmind_k8s.cli import options, status
 from ehrmind_k8s.cli.options import Place
 
 
@@ -16,5 +16,4 @@ def command(run: str, place: Place) -> None:
       ehrmind suspend trec-default --namespace research
     """
     backend, found = options.find(run, place)
-    status = backend.suspend(found)
-    click.echo(f"{status.name}: {status.state}" + (f" ({status.message})" if status.message else ""))
+    click.echo(status.headline(backend.suspend(found)))

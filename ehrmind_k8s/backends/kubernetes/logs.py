@@ -35,7 +35,7 @@ def read(client: Client, obj: kubeapi.Object, source: str | None, follow: bool) 
     if follow and (newest or view.status(obj).state not in ENDS):
         return _Follower(client, obj, wanted, pods).lines()
     if not newest:
-        there = ", ".join(dict.fromkeys(label(pod) for pod in pods)) or "none yet; --follow waits for them"
+        there = ", ".join(dict.fromkeys(label(pod) for pod in pods)) or "none (--follow waits for them; a log goes with its pod)"
         raise SpecError(f"run {obj['metadata']['name']} has no pod of {source or 'a stage'}; its pods: {there}")
     return _merged(client, newest)
 

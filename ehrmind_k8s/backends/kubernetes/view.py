@@ -12,11 +12,11 @@ UNSEEN = "waiting for the operator"  # message of a run that it has not looked a
 
 
 def status(obj: Mapping[str, Any]) -> RunStatus:
-    """Where a run is. A state that belongs to an earlier `spec.attempt` does not count any more."""
+    """Where a run is. A state that the spec has overtaken does not count any more: an end of an earlier attempt, a suspension that was lifted."""
     meta, spec, found = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     progress, rollout = found.get("progress") or {}, found.get("rollout") or {}
-    seen = bool(found.get("state")) and not _continued(obj)
-    updated = progress.get("updated") or found.get("completionTime") or found.get("startTime")
+    seen = bool(found.get("state")) and not _overtaken(spec, found)
+    times = [progress.get("updated"), found.get("completionTime"), found.get("startTime")]
     return RunStatus(
         name=meta["name"],
         uri=found.get("uri") or "",
@@ -32,17 +32,18 @@ def status(obj: Mapping[str, Any]) -> RunStatus:
         attempts=tuple(_attempt(stage) for stage in _in_order(found.get("stages") or ())),
         rollouts_ready=rollout.get("ready") or 0,
         rollouts_wanted=rollout.get("replicas") or 0,
-        started=seconds(found.get("startTime") or meta.get("creationTimestamp")),
-        updated=seconds(updated),
+        started=seconds(meta.get("creationTimestamp")),
+        updated=max(map(seconds, times)),
         namespace=meta.get("namespace") or "",
         uid=meta.get("uid") or "",
     )
 
 
-def _continued(obj: Mapping[str, Any]) -> bool:
-    """Whether `attempt` was raised and the operator has not seen it yet."""
-    wanted, state = (obj.get("spec") or {}).get("attempt") or 1, obj.get("status") or {}
-    return state.get("state") in crd.TERMINAL and (state.get("attempt") or 1) < wanted
+def _overtaken(spec: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether the run was asked to go on, and the operator has not seen it yet."""
+    if found.get("state") == crd.SUSPENDED:
+        return not spec.get("suspend")
+    return found.get("state") in crd.TERMINAL and (found.get("attempt") or 1) < (spec.get("attempt") or 1)
 
 
 def _attempt(stage: Mapping[str, Any]) -> Attempt:

@@ -50,6 +50,12 @@ def test_the_next_attempt_of_a_stage_is_said() -> None:
     assert lines == ["sft: attempt 1 has begun", "sft: attempt 2 has begun", "sft: succeeded after 31 s"]
 
 
+def test_how_an_earlier_try_ended_is_no_news_to_who_continues_a_run() -> None:
+    before = replace(START, attempts=(Attempt("prepare", 1, "succeeded", seconds=4.0), Attempt("sft", 2, "Cancelled", seconds=61.0)))
+    after = replace(before, state="succeeded", attempts=(before.attempts[0], Attempt("sft", 3, "succeeded")))
+    assert hear(before, after) == ["prepare: succeeded after 4 s", "sft: succeeded"]
+
+
 def test_a_warning_that_says_what_the_message_says_is_not_said_twice() -> None:
     end = replace(START, state="succeeded", message="all done")
     assert hear(end, warnings=("warning: X: all done", "warning: Y: disk is slow")) == ["all done", "warning: Y: disk is slow"]

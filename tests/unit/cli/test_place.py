@@ -67,6 +67,13 @@ def test_namespace_and_context_are_those_of_kubectl(ehrmind, dead_cluster: Path)
     assert code == 2 and "did you mean 'there'?" in err
 
 
+def test_an_option_of_kubectl_is_not_ignored_where_runs_execute_here(ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EHRMIND_BACKEND", "local")
+    for argv in (["status", "demo"], ["submit", "--task", "medcalc", "--preset", "tiny"]):
+        code, _, err = ehrmind(*argv, "-n", "research")
+        assert code == 2 and "are about a cluster" in err
+
+
 def test_a_kubeconfig_that_is_not_there_is_named(ehrmind, tmp_path: Path) -> None:
     code, _, err = ehrmind("runs", "--kubeconfig", str(tmp_path / "none"))
     assert code == 2 and str(tmp_path / "none") in err
