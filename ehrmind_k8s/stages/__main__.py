@@ -30,8 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)
     logs.bind(stage=arguments.stage, attempt=arguments.attempt)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        logs.bind(rank=int(os.environ["RANK"]))
+    _launched()
     return _run(arguments.stage, arguments.run, arguments.attempt)
 
 
@@ -64,6 +63,15 @@ def _run(stage: str, run_uri: str, attempt: int) -> int:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(FIRST_S)
     return code
+
+
+def _launched() -> None:
+    """Take what torchrun says: the rank into every event, or, for a single process, nothing: accelerate would keep a second copy of all gradients."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        logs.bind(rank=int(os.environ["RANK"]))
+        return
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

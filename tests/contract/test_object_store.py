@@ -45,7 +45,9 @@ def test_a_file_of_any_size_comes_back_byte_for_byte(store: ObjectStore, tmp_pat
     source, target = tmp_path / "source", tmp_path / "new" / "target"
     source.write_bytes((content(size) + b"xyz")[:size])
     store.put_file("big/file", source)
-    store.get_file("big/file", target)
+    arrived: list[int] = []
+    store.get_file("big/file", target, arrived.append)
+    assert sum(arrived) == source.stat().st_size
     assert target.read_bytes() == source.read_bytes()
     assert [p.name for p in target.parent.iterdir()] == ["target"]
 

@@ -92,22 +92,24 @@ class Server:
     index: int
     port: int = field(default_factory=lambda: free_port())
     process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def log(self) -> Path:
-        return self.run.root / f"server-{self.port}.log"
+        return self.run.root / f"server-{self.host}-{self.port}.log"
 
     def start(self) -> "Server":
         environment = os.environ | {
             "EHRMIND_RUN_TOKEN": TOKEN,
-            "EHRMIND_STATE_DIR": str(self.run.root / "state"),
+            "EHRMIND_STATE_DIR": str(self.run.root / "state" / self.host),
             "EHRMIND_LOG_FORMAT": "json",
         }
-        command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", self.run.uri, "--port", str(self.port), "--index", str(self.index)]
+        command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", self.run.uri]
+        command += ["--host", self.host, "--port", str(self.port), "--index", str(self.index)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         return self

@@ -1,6 +1,7 @@
 """The rollout path on real vLLM servers: sync, canary, adapters, access, and what happens when a server goes."""
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from ehrmind_k8s.records import Completion, Prompt
 from ehrmind_k8s.rollout.base import Policy, Sampling
 from ehrmind_k8s.rollout.pool import Pool
 from ehrmind_k8s.rollout.weights import Canary
-from tests.integration.rollout_servers import Run, Server
+from tests.integration.rollout_servers import TOKEN, Run, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
 
@@ -101,7 +102,6 @@ class TestWholeWeights:
     def test_the_canary_agrees_to_rounding(self, full_run: Run, full_server: Server, pool: Pool) -> None:
         from ehrmind_k8s.rollout import weights
         from ehrmind_k8s.rollout.client import Client, Target
-        from tests.integration.rollout_servers import TOKEN
 
         policy = full_run.publish("canary-1", changed(full_run, 3))
         pool.use(policy)
@@ -228,6 +228,41 @@ class TestLosingServers:
         assert "ReadTimeout" not in said
         assert second.wait_end() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         pool.close()
+
+
+class TestElastic:
+    """`kubectl scale` in the middle of a step, as the pool sees it: the addresses behind one name change."""
+
+    NAME = "run-rollout.test"
+
+    @pytest.fixture
+    def zone(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The addresses of NAME."""
+        addresses: list[str] = []
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+            names = addresses if host == self.NAME else [host]
+            return [info for name in names for info in real(name, *args, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return addresses
+
+    def test_servers_join_and_leave_in_the_middle_of_a_step_and_no_sample_is_lost(self, full_run: Run, full_server: Server, zone: list[str]) -> None:
+        late = Server(full_run, 1, full_server.port, host="127.0.0.2").start()
+        model = changed(full_run, 22)
+        zone[:] = ["127.0.0.1"]
+        dtype = full_run.document.spec.model.dtype
+        pool = Pool([f"dns://{self.NAME}:{full_server.port}"], TOKEN, full_run.document.uid, full_run.tokenizer, dtype, 60)
+        pool.use(full_run.publish("elastic", model))
+        late.wait()
+        assert_whole(model, generate_while(pool, lambda: full_server.running() > 0, lambda: zone.append("127.0.0.2")))
+        assert late.get("/v1/policy").json()["policy"] == f"{full_run.document.uid}.elastic"
+        assert_whole(model, generate_while(pool, lambda: full_server.running() > 0 and late.running() > 0, lambda: zone.remove("127.0.0.1")))
+        assert pool.stats.retries == 0
+        assert [s.url for s in pool._servers.values()] == [late.url]
+        pool.close()
+        late.stop()
 
 
 def generate_while(pool: Pool, seen: Callable[[], bool], act: Callable[[], None]) -> list[list[Completion]]:

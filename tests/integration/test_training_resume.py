@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ehrmind_k8s import artifacts, spec, stages, storage
@@ -159,6 +160,27 @@ def test_sft_killed_and_run_again_learns_the_same(warmed: Path, tmp_path: Path) 
     assert next(e["from_step"] for e in events if e["event"] == "sft.start") >= 10
     weights = "policy/sft/model.safetensors"
     assert (run / "sft" / weights).read_bytes() == (warmed / "sft" / weights).read_bytes()
+
+
+def second(process: subprocess.Popen[str]) -> psutil.Process:
+    return next(child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
+
+
+@pytest.mark.parametrize(
+    ("act", "reason", "exit_code"),
+    [
+        pytest.param(subprocess.Popen.terminate, "Terminated", 143, id="the pod is told to end"),
+        pytest.param(lambda process: second(process).kill(), "PeerLost", 75, id="the other rank is killed"),
+    ],
+)
+def test_what_the_first_rank_reports_is_what_torchrun_cannot_say(
+    warmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Any, reason: str, exit_code: int
+) -> None:
+    monkeypatch.setenv("EHRMIND_TERMINATION_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("EHRMIND_WORLD_SIZE", "2")
+    assert attempt(fresh(warmed, tmp_path), "rlvr", 1, ranks=2, after=5, act=act)[0] == 1
+    report = json.loads((tmp_path / "log").read_text())
+    assert (report["reason"], report["exit_code"]) == (reason, exit_code)
 
 
 def test_two_ranks_train_like_one_and_a_kill_of_both_changes_nothing(warmed: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -110,8 +110,6 @@ def environment(spec: RunSpec, serving: Serving, inherited: Mapping[str, str], i
     }
     if cpu_build():
         changed["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probs of a prompt, so the first canary, compile for 14 s
-    if not any(inherited.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
-        changed["USER"] = "ehrmind"  # torch names a cache after the user, and a container's user often has no name
     left_out = ("VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "OMP_NUM_THREADS")
     return {k: v for k, v in inherited.items() if k not in left_out} | changed
 

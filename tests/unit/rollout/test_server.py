@@ -221,11 +221,6 @@ def test_a_server_that_waits_ends_on_sigterm(tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
-def test_a_user_without_a_name_gets_one(cpu: Callable[[bool], None]) -> None:
-    assert server.environment(make_spec(), SERVING, {"USER": ""}, None)["USER"] == "ehrmind"
-    assert server.environment(make_spec(), SERVING, {"USER": "ann"}, None)["USER"] == "ann"
-
-
 def test_the_argument_line_reports_as_a_stage_does() -> None:
     command = [sys.executable, "-m", "ehrmind_k8s.rollout.server", "--run", "gopher://x/run", "--port", "8001"]
     environment = os.environ | {"EHRMIND_RUN_TOKEN": "t", "EHRMIND_LOG_FORMAT": "json"}

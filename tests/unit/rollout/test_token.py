@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ehrmind_k8s import artifacts, settings, storage
+from ehrmind_k8s.backends.local.backend import LocalBackend
 from ehrmind_k8s.errors import IntegrityError
 from ehrmind_k8s.rollout import token
 from ehrmind_k8s.storage import ObjectStore
@@ -45,3 +46,9 @@ def test_what_is_no_token_is_refused_without_being_quoted(store: ObjectStore, bo
 def test_nothing_of_it_is_logged(store: ObjectStore, capfd: pytest.CaptureFixture[str]) -> None:
     found = token.of(store, settings.load())
     assert found not in "".join(capfd.readouterr())
+
+
+def test_it_goes_with_the_run(store: ObjectStore) -> None:
+    token.of(store, settings.load())
+    LocalBackend(settings.load()).delete(store.uri)
+    assert list(store.list()) == []

@@ -48,6 +48,13 @@ def test_a_bug_is_reported_by_its_class_alone(prepare: Prepare, report: Callable
     assert (report()["reason"], report()["exit_code"]) == ("ModuleNotFoundError", 1)
 
 
+def test_a_single_process_of_torchrun_is_no_group(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "EHRMIND_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert prepare().code == 0
+    assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} & os.environ.keys()
+
+
 def start(run: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ehrmind_k8s.stages", "prepare", "--run", str(run), "--attempt", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"EHRMIND_LOG_FORMAT": "json"} | environment)
