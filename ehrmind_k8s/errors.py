@@ -2,6 +2,7 @@
 
     EhrmindError                    1   a bug of ours unless a subclass says otherwise
     ├── SpecError                   2   the user: the run document or the command line
+    │   └── StoreRefused                the keys, rights, bucket or address of the object store
     ├── DataError                  10   the user: a data file (names file, row id and column, never its text)
     ├── ModelError                 11   the user: a model folder or its tokenizer
     ├── IntegrityError             20   whoever touched the store: an artifact is torn, altered or of a newer version
@@ -32,6 +33,10 @@ class SpecError(EhrmindError):
     """The run document, an option or a setting is wrong. The user can mend it at once."""
 
     exit_code = 2
+
+
+class StoreRefused(SpecError):
+    """The object store does not let these keys in, or has no such bucket. Not in the run document but beside it, so a cluster says so by name."""
 
 
 class DataError(EhrmindError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import botocore.exceptions as boto
 
-from ehrmind_k8s.errors import SpecError, StoreUnavailable
+from ehrmind_k8s.errors import SpecError, StoreRefused, StoreUnavailable
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.storage import disk, s3_client, s3_upload
 from ehrmind_k8s.storage.base import ObjectInfo, checked
@@ -158,7 +158,7 @@ class S3Store:
                 with self._errors(""):
                     self.client.head_bucket(Bucket=self.bucket)
             except KeyError:
-                raise SpecError(f"{self.uri}: {self.endpoint} has no bucket {self.bucket!r}; create it, or correct the store URI") from None
+                raise StoreRefused(f"{self.uri}: {self.endpoint} has no bucket {self.bucket!r}; create it, or correct the store URI") from None
             self._bucket_seen = True
 
     def _get(self, key: str, start: int, stop: int | None) -> "GetObjectOutputTypeDef":

@@ -14,7 +14,7 @@ import botocore.exceptions as boto
 import botocore.session
 from botocore.config import Config
 
-from ehrmind_k8s.errors import EhrmindError, SpecError, StoreUnavailable
+from ehrmind_k8s.errors import EhrmindError, SpecError, StoreRefused, StoreUnavailable
 from ehrmind_k8s.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ def errors(where: str, endpoint: str) -> Iterator[None]:
     except boto.ClientError as error:
         raise _refused(error, where, endpoint) from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound) as error:
-        raise SpecError(
+        raise StoreRefused(
             f"{where}: no S3 credentials ({error}); set EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY (or the usual AWS_ variables)"
         ) from None
     except boto.SSLError as error:
-        raise SpecError(
+        raise StoreRefused(
             f"{where}: the certificate of {endpoint} is not accepted ({_reason(error)}); set EHRMIND_S3_CA_BUNDLE to the PEM file of its authority"
         ) from None
     except boto.ParamValidationError:
@@ -124,24 +124,24 @@ def _refused(error: boto.ClientError, where: str, endpoint: str) -> EhrmindError
     if name in MISSING:
         return KeyError(where)
     if name == "NoSuchBucket":
-        return SpecError(f"{where}: {said}: there is no such bucket; create it, or correct the store URI")
+        return StoreRefused(f"{where}: {said}: there is no such bucket; create it, or correct the store URI")
     if name in CREDENTIALS:
-        return SpecError(f"{where}: {said}: wrong S3 credentials; check EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY")
+        return StoreRefused(f"{where}: {said}: wrong S3 credentials; check EHRMIND_S3_ACCESS_KEY_ID and EHRMIND_S3_SECRET_ACCESS_KEY")
     if name == "RequestTimeTooSkewed":
-        return SpecError(f"{where}: {said}: the clocks of this machine and of the server differ; set this machine's clock")
+        return StoreRefused(f"{where}: {said}: the clocks of this machine and of the server differ; set this machine's clock")
     if name in FULL:
         return StoreUnavailable(f"{where}: {said}: the store is full; free some space and run the same command again")
     if name in RIGHTS:
-        return SpecError(
+        return StoreRefused(
             f"{where}: {said}: these credentials are wrong or may not do that; check EHRMIND_S3_ACCESS_KEY_ID and "
             "EHRMIND_S3_SECRET_ACCESS_KEY, or let them list, read, write and delete below this address"
         )
     if name in ADDRESS:
-        return SpecError(f"{where}: {said}; check the bucket, EHRMIND_S3_REGION and EHRMIND_S3_ENDPOINT_URL")
+        return StoreRefused(f"{where}: {said}; check the bucket, EHRMIND_S3_REGION and EHRMIND_S3_ENDPOINT_URL")
     if name in PASSING or status >= 500 or status == 0:
         doubt = "" if name and name != str(status) else ", and check that EHRMIND_S3_ENDPOINT_URL is an S3 server"
         return StoreUnavailable(f"{where}: {said}; try again later{doubt}")
-    return SpecError(f"{where}: {said} (HTTP {status}), which this package does not expect; check EHRMIND_S3_ENDPOINT_URL")
+    return StoreRefused(f"{where}: {said} (HTTP {status}), which this package does not expect; check EHRMIND_S3_ENDPOINT_URL")
 
 
 def _reason(error: Exception) -> str:

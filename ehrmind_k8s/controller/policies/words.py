@@ -20,6 +20,7 @@ ENDS = {
     outcomes.FENCED: "its number was claimed in the store before",
     "Terminated": "the {pod} was stopped",
     "StoreUnavailable": "the object store did not answer or refused",
+    "StoreRefused": "the object store refuses these keys, or has no such bucket",
     "RolloutUnavailable": "no rollout server was healthy within rollout.waitS",
 }
 
@@ -89,6 +90,8 @@ def _hint(stage: Stage, run: Run) -> str:
             return f"give {stage.name} more memory in profile {run.spec.profile!r}, then raise spec.attempt"
         case "StoreUnavailable":
             return "bring the object store back, then raise spec.attempt"
+        case "StoreRefused":
+            return f"mend the Secret of namespace {run.namespace} that profile {run.spec.profile!r} names, or the store, then raise spec.attempt"
         case "RolloutUnavailable":
             return f"see kubectl get pods -n {run.namespace} -l {crd.LABEL_INSTANCE}={run.name},{crd.LABEL_ROLE}=rollout"
         case _:

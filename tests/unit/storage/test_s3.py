@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ehrmind_k8s import storage
-from ehrmind_k8s.errors import EhrmindError, SpecError, StoreUnavailable
+from ehrmind_k8s.errors import EhrmindError, SpecError, StoreRefused, StoreUnavailable
 from ehrmind_k8s.settings import Settings
 from ehrmind_k8s.storage import s3_client
 from ehrmind_k8s.storage.s3 import S3Store
@@ -27,21 +27,21 @@ def awkward() -> Iterator[Opener]:
 @pytest.mark.parametrize(
     ("status", "code", "kind", "words"),
     [
-        (403, "SignatureDoesNotMatch", SpecError, "wrong S3 credentials"),
-        (403, "InvalidAccessKeyId", SpecError, "wrong S3 credentials"),
-        (403, "AccessDenied", SpecError, "may not do that"),
-        (403, "RequestTimeTooSkewed", SpecError, "clock"),
+        (403, "SignatureDoesNotMatch", StoreRefused, "wrong S3 credentials"),
+        (403, "InvalidAccessKeyId", StoreRefused, "wrong S3 credentials"),
+        (403, "AccessDenied", StoreRefused, "may not do that"),
+        (403, "RequestTimeTooSkewed", StoreRefused, "clock"),
         (403, "QuotaExceeded", StoreUnavailable, "the store is full"),
-        (404, "NoSuchBucket", SpecError, "there is no such bucket"),
-        (400, "AuthorizationHeaderMalformed", SpecError, "EHRMIND_S3_REGION"),
-        (400, "SomethingNew", SpecError, "SomethingNew"),
+        (404, "NoSuchBucket", StoreRefused, "there is no such bucket"),
+        (400, "AuthorizationHeaderMalformed", StoreRefused, "EHRMIND_S3_REGION"),
+        (400, "SomethingNew", StoreRefused, "SomethingNew"),
         (400, "BadDigest", StoreUnavailable, "try again"),
         (500, "InternalError", StoreUnavailable, "try again"),
         (503, "SlowDown", StoreUnavailable, "SlowDown"),
         (503, "<html>gateway</html>", StoreUnavailable, "503"),
         (507, "InsufficientStorage", StoreUnavailable, "the store is full"),
         (200, "<!doctype html><p>a login page", StoreUnavailable, "check that EHRMIND_S3_ENDPOINT_URL is an S3 server"),
-        (405, "<!doctype html><p>nothing here", SpecError, "check EHRMIND_S3_ENDPOINT_URL"),
+        (405, "<!doctype html><p>nothing here", StoreRefused, "check EHRMIND_S3_ENDPOINT_URL"),
     ],
 )
 def test_a_refusal_is_of_the_class_of_whoever_mends_it(awkward: Opener, status: int, code: str, kind: type[EhrmindError], words: str) -> None:
