@@ -20,6 +20,7 @@ from ehrmind_k8s import artifacts, storage, toymodel
 from ehrmind_k8s.errors import ModelError, SpecError
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import ModelSpec
+from ehrmind_k8s.storage.meter import Meter
 from ehrmind_k8s.tokenization import Tokenizer
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*", "README.md")
@@ -79,9 +80,10 @@ def _from_store(uri: str, folder: Path) -> None:
         artifacts.fetch(store, "", folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for item in store.list():
-        if "/" not in item.key and any(Path(item.key).match(p) for p in WANTED):
-            store.get_file(item.key, folder / item.key)
+    wanted = [item for item in store.list() if "/" not in item.key and any(Path(item.key).match(p) for p in WANTED)]
+    meter = Meter(uri, sum(item.size_bytes for item in wanted))
+    for item in wanted:
+        store.get_file(item.key, folder / item.key, meter)
     if not files(folder):
         raise ModelError(f"model.uri {uri}: nothing there; bring a model folder with `ehrmind model put FOLDER {uri}`")
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 LIGHT = (
-    *("artifacts", "errors", "examples", "logs", "plan", "records", "settings", "spec", "tokenization"),
+    *("artifacts", "errors", "examples", "logs", "plan", "progress", "records", "settings", "spec", "tokenization"),
     *("backends.base", "backends.local.backend", "cli", "evaluation", "evaluation.report", "rollout.base", "rollout.pool", "rollout.weights"),
     *("controller.records", "crd", "kubeapi", "profile"),
     *("stages", "stages.evaluate", "stages.prepare", "statistics", "storage", "storage.local", "storage.s3", "tasks.registry", "tasks.medcalc"),
