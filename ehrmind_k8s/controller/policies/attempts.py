@@ -136,7 +136,7 @@ def _looked(current: State, stage: Stage, case: Case, snapshot: Snapshot, now: f
 def _settling(current: State, attempt: Attempt, phase: Phase | None, case: Case, snapshot: Snapshot, now: float) -> State:
     """An attempt has ended and the caches do not show how: give them time, then take it for lost."""
     stage = attempt.stage
-    since, wait_s = stage.ended or now, 0.0 if stage.kind in placement.visible(snapshot) else GONE_S
+    since, wait_s = stage.ended or now, SETTLE_S if stage.kind in placement.visible(snapshot) else GONE_S
     if (left := left_s(since, wait_s, now)) > 0:
         return current.having(replace(stage, ended=since)).waking(left)
     outcome = outcomes.judge(attempt, "failed") if phase is None else None
