@@ -96,6 +96,15 @@ def test_a_pod_over_its_memory_is_killed_for_that(own_cluster: OwnCluster, names
     assert terminated(own_cluster.wait("pod", "victim", terminated, namespace=namespace))["reason"] == "OOMKilled"
 
 
+def test_a_pod_can_be_starved_of_memory_from_here(own_cluster: OwnCluster, namespace: str) -> None:
+    grow = "import time, os\nwhile not os.path.exists('/tmp/go'): time.sleep(0.05)\nx = bytearray(64 << 20); time.sleep(600)"
+    own_cluster.apply(pods.pod("victim", "python", "-c", grow), namespace=namespace)
+    own_cluster.wait("pod", "victim", "Ready", namespace=namespace)
+    own_cluster.starve("victim", namespace=namespace)
+    own_cluster.kubectl("exec", "victim", "--", "touch", "/tmp/go", namespace=namespace)
+    assert terminated(own_cluster.wait("pod", "victim", terminated, namespace=namespace))["reason"] == "OOMKilled"
+
+
 def test_pods_reach_a_server_that_the_test_runs(own_cluster: OwnCluster, namespace: str) -> None:
     with http.server.ThreadingHTTPServer((own_cluster.host_address, 0), http.server.SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever).start()

@@ -9,7 +9,7 @@ from tests.cluster.harness.client import Object
 from tests.cluster.harness.own import OwnCluster
 from tests.cluster.test_cluster import ALL_REDUCE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 

@@ -33,6 +33,11 @@ class Node:
     def socket(self) -> str:
         return f"/run/{self.name}/containerd.sock"
 
+    @property
+    def pod_logs(self) -> Path:
+        """What its containers write, as `<namespace>_<pod>_<uid>/<container>/<n>.log`, until their pods are gone."""
+        return self.folder / "logs"
+
     def start(self) -> None:
         """Start containerd, then the kubelet, which waits for it and for the API server."""
         for name in ("cni", "kubelet", "logs"):
@@ -60,7 +65,7 @@ class Node:
             "clusterDNS": [self.space.address],
             "clusterDomain": DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
-            "podLogsDir": str(self.folder / "logs"),
+            "podLogsDir": str(self.pod_logs),
             "port": 10250 + shift,
             "healthzPort": 10248 + shift,
             "failSwapOn": False,

@@ -36,7 +36,6 @@ def remove_training_operator(cluster: "OwnCluster") -> None:
 def jobset_trainer(cluster: "OwnCluster") -> None:
     """TrainJob v2. Trainer's own overlay fetches JobSet's release from the network; ours names the same parts and takes JobSet from its module."""
     _install(cluster, "jobset", ["default"])
-    _available(cluster, "jobset-controller-manager", "jobset-system")
     namespace = "kubeflow-system"
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     plain = {"disableNameSuffixHash": True}
@@ -50,6 +49,7 @@ def jobset_trainer(cluster: "OwnCluster") -> None:
             {"name": "kubeflow-trainer-public", "literals": [f"kubeflow_trainer_version={build.TOOLS['trainer'].version}"], "options": plain}
         ],
     )
+    _available(cluster, "jobset-controller-manager", "jobset-system")
     _available(cluster, "kubeflow-trainer-controller-manager", namespace)
 
 

@@ -179,6 +179,14 @@ class OwnCluster(Cluster):
             except ProcessLookupError:
                 continue
 
+    def starve(self, pod: str, *, namespace: str, container: str = "", spare_bytes: int = 4 << 20) -> None:
+        """Let a container have hardly more memory than it holds now, so that its next larger allocation gets it OOM-killed."""
+        for group in self.cgroups(pod, namespace=namespace, container=container):
+            for limit, held in (("memory.max", "anon"), ("memory.limit_in_bytes", "rss")):  # cgroups v2, v1
+                if (group / limit).exists():
+                    figures = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                    (group / limit).write_text(str(int(figures[held]) + spare_bytes))
+
     # what others install on a cluster
 
     def install_training_operator(self) -> None:
