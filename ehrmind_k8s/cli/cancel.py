@@ -14,7 +14,7 @@ def command(run: str, place: Place) -> None:
     \b
     Examples:
       ehrmind cancel medcalc-tiny
-      ehrmind cancel trec-default --namespace research
+      ehrmind cancel medcalc-small --namespace research
     """
     backend, found = options.find(run, place)
     status = backend.cancel(found)

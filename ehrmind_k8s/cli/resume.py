@@ -13,7 +13,7 @@ def command(run: str, place: Place) -> None:
 
     \b
     Example:
-      ehrmind resume trec-default --namespace research
+      ehrmind resume medcalc-small --namespace research
     """
     backend, found = options.find(run, place)
     click.echo(status.headline(backend.resume(found)))

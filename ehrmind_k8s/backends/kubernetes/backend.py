@@ -158,11 +158,20 @@ class KubernetesBackend:
             return self.client.patch(RUN, self.namespace, run, {"spec": spec})
 
     def _until(self, run: str, done: Callable[[RunStatus], bool], asked: str) -> RunStatus:
+        """The status once `done` holds and no pod of the run works any more: the state changes first, then pods save for up to their grace."""
         patience = time.monotonic() + STOP_WAIT_S
-        while not done(status := self.status(run)):
+        while not done(status := self.status(run)) or self._working(status.uid):
             if time.monotonic() > patience:
                 raise Busy(
                     f"run {run} {asked} and has not within {STOP_WAIT_S} s ({status.message or status.state}); `ehrmind doctor` checks the operator"
                 )
             time.sleep(POLL_S)
         return status
+
+    def _working(self, uid: str) -> bool:
+        """Whether pods of a run still run. Nobody knows where this user may not list pods."""
+        try:
+            pods = self.client.objects(access.POD, self.namespace, labels=f"{crd.LABEL_RUN_UID}={uid}")
+        except kubeapi.Refused:
+            return False
+        return any((p.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for p in pods)

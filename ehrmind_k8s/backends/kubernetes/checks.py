@@ -21,7 +21,7 @@ QUEUES = (Resource("kueue.x-k8s.io", "v1beta2", "LocalQueue", "localqueues"), Re
 TRAINERS = (("PyTorchJob", "kubeflow.org/v1"), ("TrainJob", "trainer.kubeflow.org/v1alpha1"))
 TRAINER_FIX = (
     'kubectl apply --server-side -k "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4";'
-    " prepare runs without, sft waits for it"
+    " a run is taken on once there is one"
 )
 # (verb, group, resource, subresource, what does not work without)
 WANTED = (
