@@ -53,3 +53,9 @@ def test_servers_end_their_requests_before_they_are_killed() -> None:
     from ehrmind_k8s.rollout.server.__main__ import SHUTDOWN_S
 
     assert made()[0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= SHUTDOWN_S + 30
+
+
+def test_in_a_queue_the_deployment_waits_in_it_and_what_stands_beside_it_does_not() -> None:
+    objects = rollout.render(run(labels={"kueue.x-k8s.io/queue-name": "gpus"}), a_profile())
+    assert [o["kind"] for o in objects if "kueue" in str(o["metadata"]["labels"])] == ["Deployment"]
+    assert "kueue" not in str(objects[0]["spec"])
