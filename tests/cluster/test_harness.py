@@ -31,7 +31,6 @@ from tests.cluster.harness.space import Space
 held = Space.claim()
 held.open()
 held.spawn("sleep", "sleep", "600")
-while not held.pid("sleep"): time.sleep(0.01)
 print(held.number, held.pid("sleep"), flush=True)
 time.sleep(600)
 """

@@ -107,15 +107,18 @@ class Space:
         return self.daemons[name].poll() is None
 
     def pid(self, name: str) -> int:
-        """The process itself, as the host numbers it (`nsenter` stays as its parent)."""
-        return int(psutil.Process(self.daemons[name].pid).children()[0].pid)
+        """The process itself, as the host numbers it: `nsenter` makes it and stays as its parent. Raises RuntimeError when it has ended."""
+        while self.alive(name):
+            for child in psutil.Process(self.daemons[name].pid).children():
+                return int(child.pid)
+            time.sleep(0.01)
+        raise RuntimeError(f"{name} has ended:\n{self.log(name)}")
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a daemon and wait for its end."""
-        if self.alive(name):
-            with contextlib.suppress(psutil.NoSuchProcess, IndexError, ProcessLookupError):
-                os.kill(self.pid(name), number)
-            self.daemons[name].wait()
+        with contextlib.suppress(RuntimeError, psutil.NoSuchProcess, ProcessLookupError):
+            os.kill(self.pid(name), number)
+        self.daemons[name].wait()
 
     def log(self, name: str, characters: int = 3000) -> str:
         path = self.folder / "log" / name
