@@ -13,16 +13,8 @@ import pytest
 
 from tests.conftest import needs_module
 from tests.integration import small_twin
+from tests.integration.planted import MARK, PLANTED, plant, write
 from tests.integration.terminal import Terminal, member
-
-# Words of no language, without digits (each digit is a token of its own) and each in every row, so that the vocabulary of the toy model learns them.
-PLANTED = {
-    "Patient Note": "Zqwvexpatient",
-    "Question": "Zqwvexquestion",
-    "Relevant Entities": "Zqwvexentity",
-    "Ground Truth Explanation": "Zqwvextrace",
-}
-MARK = b"zqwvex"
 
 SHORT = (
     *("model.context=512", "data.max_prompt_tokens=256", "sft.epochs=1", "sft.batch_size=8", "sft.micro_batch_size=8", "sft.checkpoint_every=2"),
@@ -33,26 +25,6 @@ SHORT = (
 ROWS = re.compile(r"runs/demo/(prepare/(train|validation|test)\.parquet|evaluate/results/\w+/completions-\w+\.jsonl)")
 # ... and the toy model's vocabulary, made from the train rows, holds what several of them repeat. It travels with the model and its checkpoints.
 VOCABULARY = re.compile(r"runs/demo/((prepare/)?model|(sft|rlvr)/checkpoint/[\w-]+)/tokenizer\.json")
-
-
-def plant(folder: Path) -> None:
-    """Put the planted words into every row of every file, where the reader keeps the rows as they are."""
-    for path in folder.glob("*.csv"):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            row["Patient Note"] += f" Seen with {PLANTED['Patient Note']}."
-            row["Question"] += f" Asked by {PLANTED['Question']}."
-            row["Relevant Entities"] = row["Relevant Entities"].removesuffix("}") + f", '{PLANTED['Relevant Entities']}': True}}"
-            row["Ground Truth Explanation"] = row["Ground Truth Explanation"].replace("</think>", f"; {PLANTED['Ground Truth Explanation']}</think>")
-        write(path, rows)
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def change(path: Path, **columns: str) -> None:
