@@ -3,7 +3,7 @@
     reconcile(snapshot, now) -> Decision
 
 It asks nobody, has no clock, and never raises. Level-triggered: it looks at what is, not at what happened, so that a pass that a crash cut
-short is simply done again. First it finds where the run is (`state.State`, which becomes `.status`), then which objects that calls for.
+short is simply done again. First it finds where the run is (`state.State`, which `memory` keeps in `.status`), then which objects that calls for.
 
 The status is written before anything else. A decision that creates the child of an attempt always changes it, so that one made from an old
 copy of the run is refused by the API server before it does anything.
@@ -13,7 +13,7 @@ import math
 from dataclasses import replace
 
 from ehrmind_k8s import crd
-from ehrmind_k8s.controller import state
+from ehrmind_k8s.controller import memory
 from ehrmind_k8s.controller.policies import admission, attempts, children, deadlines, endings, events, explain, progress, rollouts, status, suspension
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Decision, Delete, Snapshot
@@ -29,7 +29,7 @@ def reconcile(snapshot: Snapshot, now: float) -> Decision:
     now = float(math.floor(now))
     if snapshot.run["metadata"].get("deletionTimestamp"):
         return Decision()  # what the run owns goes with it
-    before = state.read(snapshot.run)
+    before = memory.read(snapshot.run)
     case = admission.admit(snapshot, before)
     after = _described(_next(before, case, snapshot, now), case, snapshot, now)
     return _decided(before, after, case, snapshot, now)
@@ -52,7 +52,7 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
         current = admission.accept(current, case, now)
     elif not case.steps:
         return current.waking(admission.RECHECK_S)
-    current = attempts.look(replace(current, stages=admission.aligned(current, case)), case, snapshot, now)
+    current = attempts.look(admission.aligned(current, case), case, snapshot, now)
 
     # Ends, the strongest first: what is done is done.
     stage = current.current
@@ -74,7 +74,7 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
 
     # Go on, unless somebody else's object or something missing is in the way.
     if stranger := children.stranger(current, case, snapshot):
-        if not children.leaving(stranger):
+        if not children.leaving(stranger, case.run):
             return endings.clash(current, stranger, now)
         return replace(current, note=f"waiting for {stranger.kind} {stranger.name} of an earlier run to go").waking(LEFTOVERS_S)
     if case.refusal:
@@ -93,8 +93,10 @@ def _step(case: Case, stage: Stage) -> Step:
 def _refused(current: State, case: Case, now: float) -> State:
     """The run cannot be taken on, or its document cannot be read any more."""
     assert case.refusal
-    if current.ended or current.accepted:
+    if current.ended:
         return current
+    if current.accepted:
+        return current.waking(admission.RECHECK_S)
     attempt = case.run.spec.attempt if case.run else current.attempt or 1
     if case.refusal.final:
         return endings.refuse(replace(current, attempt=attempt), case.refusal.reason, case.refusal.message, now)
@@ -113,7 +115,7 @@ def _described(current: State, case: Case, snapshot: Snapshot, now: float) -> St
 
 def _decided(before: State, after: State, case: Case, snapshot: Snapshot, now: float) -> Decision:
     """What leads from what is there to where the run is now."""
-    written = state.render(after)
+    written = memory.render(after)
     changed = written != snapshot.run.get("status")
     deletes = children.deleted(before, after, case, snapshot)
     wake_s = after.wake_s

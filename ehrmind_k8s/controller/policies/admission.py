@@ -13,7 +13,7 @@ from ehrmind_k8s import __version__, crd, plan, storage
 from ehrmind_k8s.artifacts import RunDocument
 from ehrmind_k8s.controller.records import Object, Snapshot
 from ehrmind_k8s.controller.resources import document, metadata, trainer, trainjob
-from ehrmind_k8s.controller.state import Stage, State
+from ehrmind_k8s.controller.state import State
 from ehrmind_k8s.crd import Run
 from ehrmind_k8s.crd.convert import camel_text
 from ehrmind_k8s.errors import IntegrityError, SpecError
@@ -82,7 +82,7 @@ def _settled(run: Run, snapshot: Snapshot, before: State, refusal: Refusal | Non
 
 
 def accept(current: State, case: Case, now: float) -> State:
-    """Take the run on. Stages that the status knows stay as they are."""
+    """Take the run on."""
     assert case.run and case.profile
     spec = case.run.spec
     resolved = {
@@ -93,12 +93,13 @@ def accept(current: State, case: Case, now: float) -> State:
         "trainer": case.trainer,
     }
     known = {k: v for k, v in resolved.items() if v}
-    return replace(current, attempt=spec.attempt, uri=case.uri, started=now, completed=0.0, resolved=known, stages=aligned(current, case))
+    return replace(current, attempt=spec.attempt, uri=case.uri, started=now, completed=0.0, resolved=known)
 
 
-def aligned(current: State, case: Case) -> tuple[Stage, ...]:
-    """The stages of the plan, each as the status has it."""
-    return tuple(current.stage(step.stage) for step in case.steps)
+def aligned(current: State, case: Case) -> State:
+    """The state with the stages of the plan, each as the status has it, and the kind of training job that the next attempt has."""
+    resolved = {**current.resolved, **({"trainer": case.trainer} if case.trainer else {})}
+    return replace(current, resolved=resolved, stages=tuple(current.stage(step.stage) for step in case.steps))
 
 
 def _config_map(snapshot: Snapshot) -> str:
@@ -152,8 +153,9 @@ def _profile(run: Run, snapshot: Snapshot) -> tuple[Profile | None, Refusal | No
 
 
 def _no_store(run: Run, store: str) -> Refusal:
-    what = f"{store!r} is no object store" if store else "there is no store"
-    return Refusal("NoStore", f"{what}: set `store` of profile {run.spec.profile!r} to s3://bucket/prefix, or spec.store of a new run")
+    if run.spec.store:
+        return Refusal("InvalidSpec", f"store {store!r} is no object store: pods see no folder of a machine; name s3://bucket/prefix", final=True)
+    return Refusal("NoStore", f"there is no store: set `store` of profile {run.spec.profile!r} to s3://bucket/prefix, or spec.store of a new run")
 
 
 def _trainer(run: Run, profile: Profile | None, snapshot: Snapshot, before: State, steps: tuple[Step, ...]) -> tuple[str, Refusal | None]:

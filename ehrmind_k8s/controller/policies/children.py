@@ -7,7 +7,7 @@ from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot
 from ehrmind_k8s.controller.resources import document, network, trainjob
 from ehrmind_k8s.controller.state import Stage, State
-from ehrmind_k8s.crd import KIND
+from ehrmind_k8s.crd import KIND, Run
 from ehrmind_k8s.plan import Step
 
 KEPT_ATTEMPTS = 3  # newest attempts of a stage whose finished objects stay, for the logs of their pods
@@ -61,10 +61,10 @@ def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
     return next((others[key] for o in wanted if (key := (o["kind"], o["metadata"]["name"])) in others), None)
 
 
-def leaving(child: Child) -> bool:
+def leaving(child: Child, run: Run) -> bool:
     """Whether an object of somebody else will go by itself: it is being deleted, or is left of an earlier run of this name."""
     owners = (child.object.get("metadata") or {}).get("ownerReferences") or ()
-    return child.deleting or any(o.get("kind") == KIND for o in owners)
+    return child.deleting or any((o.get("kind"), o.get("name")) == (KIND, run.name) for o in owners)
 
 
 def _rendered(step: Step, stage: Stage, case: Case) -> list[Object]:

@@ -48,8 +48,10 @@ class Found:
 def why(current: State, case: Case, snapshot: Snapshot, servers: Servers, now: float) -> Found:
     """What keeps a run that goes on from going on."""
     stage = current.current
-    if not case.run or not stage or current.ended:
+    if current.ended or not stage:
         return Found()
+    if not case.run or not case.steps:
+        return Found(Problem(case.refusal.reason, case.refusal.message) if case.refusal else None)
     if snapshot.refusals:
         return Found(_refused(snapshot.refusals[0], case.run))
     if not stage.active or current.note:
@@ -81,6 +83,9 @@ def _work(current: State, stage: Stage, run: Run, snapshot: Snapshot, servers: S
     """Why a stage that runs does not get on."""
     said = progress.heard(current, snapshot)
     since = said.changed if said else stage.started
+    for pod in attempts.pods_of(stage, snapshot).pods:
+        if pod.phase == "Pending" and (held := _pod(pod, run, now)):
+            return Found(held)  # one of several nodes
     if said and said.waiting == rollouts.ROLE + "s":
         found = _servers(run, snapshot, now)
         text = f"waiting for rollout servers, {servers.ready} of {servers.wanted} ready; see: kubectl get pods -n {run.namespace}"

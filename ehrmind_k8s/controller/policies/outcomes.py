@@ -3,8 +3,8 @@
     report, exit code 0, its child succeeded      succeeded, or skipped
     report, 1 2 10 11 20 30 31                    failed: a bug of ours, or something that its user must mend
     report, 75 143 ...                            again, counted against policy.retries
-    OOM-killed, killed, gone, no report           again, counted
-    preempted, evicted, drained, node lost        again, not counted: none of it is the run's doing
+    OOM-killed, killed, gone, no report           again, counted; so is an eviction for going over its own limit, since that comes back
+    preempted, evicted, drained, node lost        again, not counted: none of it is the run's doing (the pod has condition DisruptionTarget)
     report of a fenced attempt                    again, not counted: a higher number was claimed in the store, and the next may be higher still
 
 The report is what the leader left as its termination message. Its exit code counts, not the container's: torchrun exits 1 whatever its child
@@ -20,9 +20,8 @@ from ehrmind_k8s.controller.state import Stage
 
 PERMANENT = (1, 2, 10, 11, 20, 30, 31)  # errors.py
 PREEMPTED, NODE_LOST, FENCED, SUSPENDED = "Preempted", "NodeLost", "Fenced", "Suspended"
-OOM_KILLED, KILLED, LOST, NO_REPORT = "OOMKilled", "Killed", "Lost", "ReportMissing"
+OOM_KILLED, EVICTED, KILLED, LOST, NO_REPORT = "OOMKilled", "Evicted", "Killed", "Lost", "ReportMissing"
 UNCOUNTED = (PREEMPTED, NODE_LOST, FENCED, SUSPENDED)
-EVICTIONS = ("Evicted", "Preempted", "Shutdown", "NodeShutdown", "Terminated")  # reasons a kubelet gives a pod that it puts out
 LOST_S = 30.0  # a pod that is there so long after it was to be gone is on a node that does not answer
 
 
@@ -56,7 +55,7 @@ class Attempt:
     @property
     def disrupted(self) -> bool:
         """Remembered in the stage's reason, since a pod that is put out is soon gone."""
-        return self.stage.reason == PREEMPTED or any(p.disrupted or p.exit_reason in EVICTIONS for p in self.pods)
+        return self.stage.reason == PREEMPTED or any(p.disrupted for p in self.pods)
 
     def report_of(self, pod: Pod) -> Report | None:
         """The report of a pod, if it speaks of this attempt."""
@@ -79,8 +78,9 @@ def judge(attempt: Attempt, phase: Phase) -> Outcome | None:
     code = report.exit_code if report else leader.exit_code if leader else None
     if attempt.disrupted:
         return Outcome("again", PREEMPTED, code, report)
-    if any(p.exit_reason == OOM_KILLED for p in attempt.pods):
-        return Outcome("again", OOM_KILLED, 137, report)  # whatever its peers made of the loss
+    for reason in (OOM_KILLED, EVICTED):  # whatever its peers made of the loss
+        if any(p.exit_reason == reason for p in attempt.pods):
+            return Outcome("again", reason, 137, report)
     if report:
         return Outcome("again", report.reason if code else NO_REPORT, code, report)
     if phase == "failed" and code is not None:

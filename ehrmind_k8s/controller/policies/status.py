@@ -24,9 +24,11 @@ def describe(current: State, case: Case, servers: Servers, problem: Problem | No
         standing = current.state if current.state == crd.SUSPENDED else _standing(current)
         current = replace(current, state=standing, message=_line(current, case, servers, problem))
     current = replace(current, generation=generation, rollout=rollouts.status(current, case, servers) if case.run else current.rollout)
-    told = _conditions(current, case, servers, problem)
-    found = {kind: _kept(current.conditions.get(kind), told[kind], generation, now) for kind in ORDER if kind in told}
-    return replace(current, conditions=found)
+    told = {"Accepted": _accepted(current, case), "Progressing": _progressing(current, case, problem), **_ends(current)}
+    if case.run:
+        told |= _aspects(current, case, servers, problem)
+    found = {**current.conditions, **{kind: _kept(current.conditions.get(kind), what, generation, now) for kind, what in told.items()}}
+    return replace(current, conditions={kind: found[kind] for kind in ORDER if kind in found})
 
 
 def _standing(current: State) -> str:
@@ -75,8 +77,9 @@ def _again(stage: Stage, case: Case) -> str:
     return f"{title} attempt {stage.attempt + 1} in {attempts.pause_s(stage):.0f} s: {words.cause(stage)}{retry}"
 
 
-def _conditions(current: State, case: Case, servers: Servers, problem: Problem | None) -> Mapping[str, Told]:
-    told: dict[str, Told] = {"Accepted": _accepted(current, case), "Progressing": _progressing(current, case, problem)}
+def _aspects(current: State, case: Case, servers: Servers, problem: Problem | None) -> Mapping[str, Told]:
+    """The conditions that not every run has."""
+    told: dict[str, Told] = {}
     stage = current.current
     if placement.queue(case) and stage and stage.active and not current.ended:
         waiting = stage.state == "queued"
@@ -92,6 +95,12 @@ def _conditions(current: State, case: Case, servers: Servers, problem: Problem |
         told["Suspended"] = (True, "Suspended", "spec.suspend is true")
     elif "Suspended" in current.conditions:
         told["Suspended"] = (False, "Resumed", "spec.suspend is false")
+    return told
+
+
+def _ends(current: State) -> Mapping[str, Told]:
+    """A cancelled run counts as failed to whoever waits for a condition."""
+    told: dict[str, Told] = {}
     for kind, states in (("Complete", (crd.SUCCEEDED,)), ("Failed", (crd.FAILED, crd.CANCELLED))):
         if current.state in states:
             told[kind] = (True, current.reason or "Ended", current.message)

@@ -12,6 +12,7 @@ TITLES = {"prepare": "Preparing data", "sft": "SFT", "rlvr": "RLVR", "evaluate":
 GLANCE = {"sft": ("loss",), "rlvr": ("reward",)}  # figures in the line, of a stage that has them
 ENDS = {
     outcomes.OOM_KILLED: "the {pod} was OOM-killed",
+    outcomes.EVICTED: "the {pod} was evicted for using more disk than its limit",
     outcomes.KILLED: "the {pod} was killed",
     outcomes.LOST: "its {kind} is gone",
     outcomes.NO_REPORT: "the {pod} ended without a report",
@@ -88,6 +89,8 @@ def _hint(stage: Stage, run: Run) -> str:
     match stage.reason:
         case outcomes.OOM_KILLED:
             return f"give {stage.name} more memory in profile {run.spec.profile!r}, then raise spec.attempt"
+        case outcomes.EVICTED:
+            return f"raise `scratch` of profile {run.spec.profile!r}, then spec.attempt"
         case "StoreUnavailable":
             return "bring the object store back, then raise spec.attempt"
         case "StoreRefused":

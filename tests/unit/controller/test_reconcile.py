@@ -1,21 +1,382 @@
-"""A run through its life, one thing at a time."""
+"""A run through its life, one thing at a time: what people do to it, what it meets, what it says."""
 
-from tests.unit.controller.world import NAME, Operator, World
+import itertools
+from typing import Any
+
+import pytest
+
+from ehrmind_k8s import crd
+from ehrmind_k8s.controller.records import Decision, Delete
+from ehrmind_k8s.profile import Profile
+from tests.unit.controller.runs import a_run
+from tests.unit.controller.world import NAME, NAMESPACE
+
+# A life without trouble
 
 
-def test_a_run_goes_to_its_end() -> None:
-    world = World()
-    operator = Operator(world)
-    lines = []
-    for _ in range(200):
-        operator.see()
-        operator.look()
-        lines.append(world.status.get("message"))
-        world.tick(5)
-        if world.status.get("state") == "succeeded":
-            break
-    for l in dict.fromkeys(lines): print(l)
-    for e in world.events: print(e)
-    print(world.writes, world.made)
-    import json; print(json.dumps(world.status, indent=1))
-    assert world.status["state"] == "succeeded"
+def test_the_first_look_takes_the_run_on_and_begins_it() -> None:
+    decision = a_run().look()
+    assert [(o["kind"], o["metadata"]["name"]) for o in decision.creates] == [("ConfigMap", "demo-spec"), ("Job", "demo-prepare-1")]
+    assert decision.status
+    assert decision.status["uri"] == "s3://bucket/runs/demo"
+    assert decision.status["stages"][0] == {
+        "name": "prepare",
+        "state": "starting",
+        "attempt": 1,
+        "retries": 0,
+        "child": {"kind": "Job", "name": "demo-prepare-1"},
+        "startTime": decision.status["startTime"],
+    }
+    assert [e.reason for e in decision.events] == ["Accepted", "StageStarted"]
+
+
+def test_stages_follow_each_other_with_an_event_each() -> None:
+    run = a_run().end()
+    each = [word for _ in range(4) for word in ("StageStarted", "StageSucceeded")]
+    assert run.events == ["Accepted", *each, "Completed"]
+    assert (run.state, run.message) == ("succeeded", "Succeeded: accuracy 0.95 (rlvr)")
+    assert run.world.status["score"] == 0.95
+    assert (run.condition("Complete"), run.condition("Progressing")) == (("True", "Succeeded"), ("False", "Succeeded"))
+
+
+def test_what_a_run_says_while_it_works() -> None:
+    run, lines = a_run(), []
+    for _ in range(60):
+        run.go(seconds=11)
+        lines.append(run.message)
+    assert list(dict.fromkeys(lines)) == [
+        "Preparing data: waiting for its pod to start",
+        "Preparing data step 0/3",
+        "Preparing data step 1/3",
+        "Preparing data step 2/3",
+        "SFT: waiting for its pod to start",
+        "SFT step 0/3, loss 3.2",
+        "SFT step 1/3, loss 3.2",
+        "SFT step 2/3, loss 3.2",
+        "RLVR: waiting for its pod to start",
+        "RLVR step 0/3, reward 0.61, 2/2 rollouts",
+        "RLVR step 1/3, reward 0.61, 2/2 rollouts",
+        "RLVR step 2/3, reward 0.61, 2/2 rollouts",
+        "Evaluating: waiting for its pod to start",
+        "Evaluating step 0/3, 2/2 rollouts",
+        "Evaluating step 1/3, 2/2 rollouts",
+        "Evaluating step 2/3, 2/2 rollouts",
+        "Succeeded: accuracy 0.95 (rlvr)",
+    ]
+
+
+def test_rollout_servers_live_from_the_stage_before_they_are_needed_to_the_last() -> None:
+    run, there = a_run(), {}
+    while run.state != "succeeded":
+        run.go()
+        there[run.world.status["stage"]] = bool(run.names("Deployment"))
+    assert there == {"prepare": False, "sft": True, "rlvr": True, "evaluate": False}  # gone with the end of evaluate
+    run = a_run().until("evaluate")
+    assert run.names("Deployment", "Service", "PodDisruptionBudget") == ["demo-rollout"] * 3
+
+
+def test_in_a_queue_the_rollout_servers_are_inside_the_training_job() -> None:
+    served = frozenset({"PyTorchJob", "TrainJob", "Workload"})
+    run = a_run(profile=Profile(store="s3://bucket/runs", queue="team"), served=served).until("rlvr")
+    assert run.names("Deployment") == []
+    assert run.names("TrainJob", "TrainingRuntime") == ["demo-rlvr-1", "demo-rlvr-1", "demo-sft-1", "demo-sft-1"]
+    assert run.condition("Admitted") == ("True", "Admitted")
+
+
+def test_rollout_replicas_may_change_at_any_time() -> None:
+    run = a_run().until("rlvr")
+    run.world.store["rlvr"].done = -50  # a long one
+    run.world.user(rollout={"replicas": 3})
+    run.go(3)
+    assert (len(run.world.pods("rollout")), run.message.split(", ")[-1]) == (3, "3/3 rollouts")
+    assert run.names("PyTorchJob") == ["demo-rlvr-1", "demo-sft-1"], "training goes on"
+
+
+def test_progress_is_written_at_a_bounded_rate() -> None:
+    run = a_run().until("sft").go(1, seconds=0.1)
+    writes = run.world.writes
+    for done in range(1, 60):  # one step in 6,000 a second
+        run.world.store["sft"].done = done
+        run.look()
+        run.world.time += 1
+    assert run.world.writes - writes <= 6
+
+
+# People
+
+
+def test_a_suspended_run_has_no_pods_and_goes_on_as_the_next_attempt() -> None:
+    run = a_run().until("rlvr")
+    run.world.user(suspend=True)
+    run.go(3)
+    assert (run.state, run.message) == ("suspended", "Suspended at RLVR step 0/3; spec.suspend: false continues")
+    assert run.names("Deployment") == []
+    assert [p for p in run.world.of("Pod") if p["status"]["phase"] == "Running"] == []
+    run.world.user(suspend=False)
+    run.end()
+    assert run.state == "succeeded"
+    assert (run.stage("rlvr")["attempt"], run.stage("rlvr")["retries"]) == (2, 0)
+    assert [e for e in run.events if e in ("Suspended", "Resumed")] == ["Suspended", "Resumed"]
+
+
+def test_a_resumed_stage_waits_for_its_old_pods_to_save() -> None:
+    run = a_run().until("sft")
+    run.world.user(suspend=True)
+    run.look()  # the job is deleted, its pod still saves
+    pod = run.world.pods("sft")[0]
+    run.world.put({**pod, "metadata": {**pod["metadata"], "lost": True}, "status": {"phase": "Running"}})
+    run.world.user(suspend=False)
+    run.go(1)
+    assert run.message == "SFT: waiting for 1 pod of attempt 1 to stop"
+    assert run.stage("sft")["attempt"] == 1
+    run.world.remove(("Pod", pod["metadata"]["name"]))
+    run.go(1)
+    assert run.stage("sft")["attempt"] == 2
+
+
+def test_a_cancelled_run_ends_at_once() -> None:
+    run = a_run().until("rlvr")
+    run.world.user(cancel=True)
+    decision = run.look()
+    assert {(d.kind, d.name) for d in decision.deletes} >= {("PyTorchJob", "demo-rlvr-1"), ("Deployment", "demo-rollout")}
+    assert (run.state, run.message) == ("cancelled", "Cancelled at RLVR step 0/3; what was stored stays")
+    assert run.condition("Failed") == ("True", "Cancelled")
+    assert run.events[-1] == "Cancelled"
+
+
+def test_a_raised_attempt_continues_a_failed_run_with_all_retries() -> None:
+    run = a_run({"policy": {"retries": 1}}, ends_with={"sft": ("StoreUnavailable", 75)}).end()
+    assert (run.state, run.stage("sft")["attempt"], run.stage("sft")["retries"]) == ("failed", 2, 1)
+    run.world.ends_with = {}
+    run.world.user(attempt=2)
+    run.look()
+    assert run.stage("sft")["retries"] == 0
+    run.end()
+    assert (run.state, run.world.status["attempt"], run.stage("sft")["attempt"]) == ("succeeded", 2, 3)
+    assert run.condition("Failed") == ("False", "Continued")
+    assert run.stage("prepare")["attempt"] == 1, "what is done stays done"
+
+
+def test_a_success_is_not_taken_back_by_a_raised_attempt() -> None:
+    run = a_run().end()
+    before = run.world.status
+    run.world.user(attempt=2)
+    run.go(3)
+    assert run.world.status == {**before, "attempt": 2, "observedGeneration": 2}
+
+
+def test_a_run_that_is_being_deleted_is_left_alone() -> None:
+    run = a_run().until("sft")
+    world = run.world
+    assert world.run
+    world.put({**world.run, "metadata": {**world.run["metadata"], "deletionTimestamp": "2026-11-24T10:00:00Z"}})
+    assert run.look() == Decision()
+
+
+# Time
+
+
+def test_a_deadline_ends_a_run() -> None:
+    run = a_run({"policy": {"deadlineS": 60}}).until("sft")
+    assert (run.operator.look() or Decision()).requeue_after_s
+    run.world.time += 60
+    run.look()
+    assert (run.state, run.events[-1]) == ("failed", "DeadlineExceeded")
+    assert run.message == "Failed: policy.deadlineS (60 s) passed at SFT step 0/3; to continue, raise it and spec.attempt"
+    assert run.names("PyTorchJob") == []
+
+
+def test_the_object_of_a_finished_run_is_deleted_after_its_time() -> None:
+    run = a_run({"policy": {"ttlS": 100}}).end()
+    assert run.world.run
+    uid = run.world.run["metadata"]["uid"]
+    wait_s = run.look().requeue_after_s
+    assert wait_s and 0 < wait_s <= 100
+    run.world.time += wait_s
+    assert run.look().deletes == (Delete("EHRMindRun", NAME, uid),)
+    assert run.world.run is None
+
+
+def test_pauses_between_retries_double() -> None:
+    run, starts = a_run({"policy": {"retries": 4}}, ends_with={"prepare": ("StoreUnavailable", 75)}), {}
+    while run.state != "failed":
+        run.go(seconds=1)
+        starts.setdefault(run.stage("prepare")["attempt"], run.world.time)
+    times = list(starts.values())
+    assert [round(b - a, -1) for a, b in itertools.pairwise(times)] == [10, 20, 40, 80]
+
+
+def test_a_retry_says_why_and_which() -> None:
+    run = a_run().until("rlvr")
+    pod = run.world.stage_pod()
+    assert pod
+    run.world.end(pod, 137, how="OOMKilled")
+    run.go(2)
+    assert run.message == "RLVR attempt 2 in 10 s: the trainer was OOM-killed; retry 1 of 3"
+    assert run.condition("RolloutsReady") == ("True", "AllReady"), "a trainer's retry does not touch vLLM"
+    assert run.events[-1] == "AttemptRetried"
+
+
+def test_a_failure_names_class_exit_code_and_the_logs() -> None:
+    run = a_run(ends_with={"sft": ("DataError", 10)}).end()
+    assert run.message == "Failed: SFT attempt 1: it ended with DataError (exit code 10); see: ehrmind logs demo --of sft-a1"
+    assert run.condition("Failed") == ("True", "DataError")
+    assert (run.stage("sft")["reason"], run.stage("sft")["exitCode"]) == ("DataError", 10)
+
+
+def test_a_pod_on_a_lost_node_is_given_up_after_its_grace_period() -> None:
+    run = a_run().until("sft")
+    pod = run.world.stage_pod()
+    assert pod
+    run.world.lose_node(pod)
+    run.go(2)
+    assert run.stage("sft")["state"] == "running", "it may come back"
+    run.world.time += 61
+    run.go(1)
+    assert run.names("PyTorchJob") == []
+    run.world.time += 10
+    run.go(1)
+    assert (run.stage("sft")["attempt"], run.stage("sft")["retries"]) == (2, 0)
+    assert run.end().state == "succeeded"
+
+
+def test_a_preempted_job_of_a_queue_begins_anew_without_a_retry() -> None:
+    profile, served = Profile(store="s3://bucket/runs", queue="team"), frozenset({"TrainJob", "Workload"})
+    run = a_run(profile=profile, served=served).until("sft")
+    run.world.preempt()
+    run.go(1)
+    assert (run.stage("sft")["reason"], run.stage("sft")["retries"], run.names("TrainJob")) == ("Preempted", 0, [])
+    run.until("sft")
+    assert run.names("TrainJob") == ["demo-sft-2"]
+
+
+# What is missing or in the way
+
+
+INVALID: dict[str, tuple[dict[str, Any], str]] = {
+    "a value of another type": ({"seed": "x"}, "seed: found 'x'"),
+    "a stage without its input": ({"stages": ["rlvr"]}, "stages: rlvr reads the output of prepare"),
+    "a folder as store": ({"store": "/runs"}, "store '/runs' is no object store"),
+    "an unknown key": ({"rlvr": {"stepps": 3}}, "rlvr.stepps: unknown key; did you mean 'steps'?"),
+}
+
+
+@pytest.mark.parametrize("what", INVALID)
+def test_a_document_that_makes_no_run_fails_with_its_sentence(what: str) -> None:
+    spec, sentence = INVALID[what]
+    run = a_run(spec)
+    run.look()
+    assert (run.state, run.condition("Accepted"), run.condition("Failed")) == ("failed", ("False", "InvalidSpec"), ("True", "InvalidSpec"))
+    assert run.message.startswith("Failed: ") and sentence in run.message
+    assert run.world.of("Job", "ConfigMap") == []
+
+
+MISSING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no training operator": ({"served": frozenset()}, "BackendUnavailable", "install the Kubeflow training operator"),
+    "no store": ({"profile": Profile()}, "NoStore", "set `store` of profile 'default' to s3://bucket/prefix"),
+    "a profile of others": ({"profile": Profile(store="s3://b/r", allowed_namespaces=("x",))}, "ProfileForbidden", "is not for namespace team-a"),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_what_can_be_mended_outside_is_waited_for(what: str) -> None:
+    world, reason, sentence = MISSING[what]
+    run = a_run(**world)
+    decision = run.look()
+    assert (run.state, run.condition("Accepted"), decision.requeue_after_s) == ("pending", ("False", reason), 60)
+    assert run.message.startswith("Waiting: ") and sentence in run.message
+    writes = run.world.writes
+    run.go(3)
+    assert run.world.writes == writes
+    run.world.profile, run.world.served = Profile(store="s3://bucket/runs"), frozenset({"PyTorchJob"})
+    assert run.end().state == "succeeded"
+
+
+def test_a_run_that_waits_to_be_taken_on_can_be_cancelled() -> None:
+    run = a_run(served=frozenset())
+    run.look()
+    run.world.user(cancel=True)
+    run.look()
+    assert (run.state, run.condition("Accepted")[0]) == ("cancelled", "False")
+
+
+def test_store_and_recipe_are_frozen_when_the_run_is_taken_on() -> None:
+    run = a_run().until("sft")
+    run.world.profile = Profile(store="s3://elsewhere/runs")
+    run.until("rlvr")
+    command = run.world.objects["PyTorchJob", "demo-rlvr-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]
+    assert "s3://bucket/runs/demo" in command
+    assert run.world.status["uri"] == "s3://bucket/runs/demo"
+
+
+def test_a_profile_that_vanishes_stops_nothing_that_runs() -> None:
+    run = a_run().until("sft")
+    kept, run.world.profile = run.world.profile, None  # type: ignore[assignment]
+    run.until("sft", "succeeded").go(2)
+    assert run.message == "RLVR: profile 'default' is unknown"
+    assert run.condition("Progressing") == ("False", "ProfileNotFound")
+    run.world.profile = kept
+    assert run.end().state == "succeeded"
+
+
+def test_a_strangers_object_is_neither_taken_nor_deleted() -> None:
+    run = a_run()
+    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo-spec", "namespace": NAMESPACE}, "data": {"spec.json": "{}"}}
+    run.world.add(stranger)
+    run.look()
+    assert (run.state, run.condition("Failed")) == ("failed", ("True", "NameConflict"))
+    assert "ConfigMap demo-spec exists and belongs to somebody else" in run.message
+    assert run.world.objects["ConfigMap", "demo-spec"]["data"] == {"spec.json": "{}"}
+
+
+def test_what_is_left_of_an_earlier_run_of_the_name_is_waited_for() -> None:
+    run = a_run()
+    owner = {"kind": "EHRMindRun", "name": NAME, "uid": "earlier", "controller": True}
+    meta = {
+        "name": "demo-prepare-1",
+        "namespace": NAMESPACE,
+        "ownerReferences": [owner],
+        "labels": {crd.LABEL_ROLE: "prepare", crd.LABEL_ATTEMPT: "1"},
+    }
+    run.world.add({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {}, "status": {}})
+    decision = run.look()
+    assert (run.state, decision.requeue_after_s, decision.deletes) == ("pending", 5, ())
+    assert run.message == "Preparing data: waiting for Job demo-prepare-1 of an earlier run to go"
+    run.world.remove(("Job", "demo-prepare-1"))
+    assert run.end().state == "succeeded"
+
+
+def test_a_training_operator_that_goes_away_is_named() -> None:
+    run = a_run().until("sft")
+    run.world.served = frozenset()
+    run.look()
+    assert run.message == "SFT: PyTorchJob is not served by the cluster any more; install its operator again"
+    assert run.stage("sft")["state"] == "running", "it may come back with its jobs"
+    run.world.served = frozenset({"PyTorchJob"})
+    assert run.end().state == "succeeded"
+    assert run.stage("sft")["attempt"] == 1
+
+
+def test_a_status_that_was_lost_is_found_again_from_the_children() -> None:
+    run = a_run().until("rlvr")
+    assert run.world.run
+    run.world.put({**run.world.run, "status": {}})
+    run.go(1)
+    assert [(s["state"], s["attempt"]) for s in run.world.status["stages"]] == [("succeeded", 1), ("succeeded", 1), ("running", 1), ("pending", 0)]
+    assert run.end().state == "succeeded"
+    assert len(run.world.made) == 4
+
+
+def test_only_the_newest_attempts_keep_their_objects() -> None:
+    run = a_run({"policy": {"retries": 6}}, ends_with={"prepare": ("StoreUnavailable", 75)}).end()
+    assert run.stage("prepare")["attempt"] == 7
+    assert run.names("Job") == ["demo-prepare-5", "demo-prepare-6", "demo-prepare-7"]
+
+
+def test_a_child_that_the_caches_do_not_show_is_deleted_before_the_next_is_made() -> None:
+    run = a_run().until("sft")
+    child = run.stage("sft")["child"]
+    run.world.remove(("PyTorchJob", "demo-sft-1"))
+    lost = [run.look() for _ in range(12) if run.world.tick(1) is None]
+    assert [d.deletes for d in lost if d.deletes] == [(Delete("PyTorchJob", "demo-sft-1", child["uid"]),)]
+    assert (run.stage("sft")["reason"], run.stage("sft")["retries"]) == ("Lost", 1)

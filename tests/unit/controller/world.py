@@ -316,6 +316,8 @@ class Operator:
         self.seen: dict[str, int] = {}
         self.strangers: dict[Key, Object] = {}
         self.refusals: tuple[str, ...] = ()
+        self.workloads: tuple[Object, ...] = ()
+        self.waiting, self.changed = "", 0.0  # what a stage says at /progress, and since when: 0 is just now
         self.restart()
 
     def restart(self) -> None:
@@ -349,7 +351,9 @@ class Operator:
         pods = tuple(observe.pod(p) for p in self.view("Pod").values() if p["metadata"]["labels"][crd.LABEL_RUN_UID] == uid)
         profile = self.world.profile
         children = tuple(observe.child(o, uid) for o in objects.values())
-        return Snapshot(run, profile, served=self.world.served, children=children, pods=pods, progress=self._progress(pods), refusals=self.refusals)
+        error = "" if profile else "profile 'default' is unknown"
+        rest = {"progress": self._progress(pods), "workloads": self.workloads, "refusals": self.refusals}
+        return Snapshot(run, profile, error, self.world.served, children, pods, **rest)
 
     def look(self, writes: int | None = None, skew_s: float = 0.0) -> Decision | None:
         """One pass; the process dies before its write number `writes`. None: the run is gone."""
@@ -399,7 +403,9 @@ class Operator:
             return None
         done = self.world.store[leader.role].done
         figures = {"loss": 3.2, "reward": 0.61}
-        return Progress(leader.uid, leader.role, leader.attempt, done, WORK, "step", figures, "", self.world.time, self.world.time)
+        return Progress(
+            leader.uid, leader.role, leader.attempt, done, WORK, "step", figures, self.waiting, self.world.time, self.changed or self.world.time
+        )
 
 
 def _uid(run: Object | None) -> str:

@@ -1,0 +1,58 @@
+"""Numbers, pauses and waits of attempts."""
+
+from dataclasses import replace
+
+import pytest
+
+from ehrmind_k8s.controller.policies import attempts, outcomes
+from ehrmind_k8s.controller.records import Child, Pod, Snapshot
+from ehrmind_k8s.controller.state import Stage, left_s
+from tests.unit.controller.world import EPOCH, an_object
+
+SFT = Stage("sft", "pending", attempt=1, ended=EPOCH, reason="Killed", retries=1)
+
+
+def a_snapshot(*pods: Pod, children: tuple[Child, ...] = ()) -> Snapshot:
+    return Snapshot(an_object(), None, pods=pods, children=children)
+
+
+@pytest.mark.parametrize(("retries", "pause_s"), [(1, 10), (2, 20), (3, 40), (5, 160), (6, 300), (50, 300)])
+def test_pauses_double_up_to_five_minutes(retries: int, pause_s: float) -> None:
+    assert attempts.pause_s(replace(SFT, retries=retries)) == pause_s
+
+
+@pytest.mark.parametrize(("reason", "pause_s"), [("", 0), (outcomes.SUSPENDED, 0), (outcomes.PREEMPTED, 10), (outcomes.NODE_LOST, 10)])
+def test_what_is_not_counted_does_not_double_the_pause(reason: str, pause_s: float) -> None:
+    assert attempts.pause_s(replace(SFT, retries=7, reason=reason)) == pause_s
+
+
+def test_a_number_that_any_child_or_pod_ever_had_is_never_given_again() -> None:
+    child = Child("PyTorchJob", "demo-sft-4", "u", ours=True, stage="sft", attempt=4)
+    stranger = Child("PyTorchJob", "demo-sft-9", "u", ours=False, stage="sft", attempt=9)
+    pod = Pod("p", "u", "sft", 3, "Failed")
+    assert attempts.next_number(SFT, a_snapshot()) == 2
+    assert attempts.next_number(SFT, a_snapshot(pod)) == 4
+    assert attempts.next_number(SFT, a_snapshot(pod, children=(child, stranger))) == 5
+
+
+PODS = {
+    "still saves": (Pod("p", "u", "sft", 1, "Running", deleting=True, gone_by=EPOCH + 120), True),
+    "was never deleted": (Pod("p", "u", "sft", 1, "Running"), True),
+    "has ended": (Pod("p", "u", "sft", 1, "Failed"), False),
+    "is of another stage": (Pod("p", "u", "rlvr", 1, "Running"), False),
+    "is on a lost node": (Pod("p", "u", "sft", 1, "Running", deleting=True, gone_by=EPOCH - 60), False),
+}
+
+
+@pytest.mark.parametrize("what", PODS)
+def test_the_next_attempt_waits_for_a_pod_that(what: str) -> None:
+    pod, waits = PODS[what]
+    assert bool(attempts.draining(SFT, a_snapshot(pod), EPOCH)) == waits
+    assert not attempts.draining(SFT, a_snapshot(pod), EPOCH + attempts.DRAIN_S)
+
+
+def test_a_wait_survives_wrong_clocks() -> None:
+    assert left_s(EPOCH, 10, EPOCH + 4) == 6
+    assert left_s(EPOCH, 10, EPOCH + 11) == 0
+    assert left_s(EPOCH, 10, EPOCH - 30) == 10, "a clock that is a little behind waits no longer than the wait"
+    assert left_s(EPOCH + 3600, 10, EPOCH) == 0, "a beginning in an hour was written by a wrong clock"
