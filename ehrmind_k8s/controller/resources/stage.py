@@ -44,12 +44,13 @@ def size(step: Step, profile: Profile) -> Size:
 def template(run: Run, step: Step, attempt: int, profile: Profile, container: str, rollout_urls: str) -> Object:
     """The pod template, with `container` as the name that the object wants. `rollout_urls` reach a stage that samples with vLLM."""
     made, argv = size(step, profile), step.argv(document.run_uri(run, profile), attempt)
+    role = cast(Role, step.stage)
     env = {"EHRMIND_ROLLOUT_URLS": rollout_urls} if step.wants_rollout else {}
     if step.stage in plan.TORCH:
         command = [*LAUNCHER, *argv[1:]]
-        env |= {"EHRMIND_WORLD_SIZE": str(made.world)}
+        # The launcher gives its processes 30 s to save after SIGTERM, the pod more: what is left of that is for the launcher itself.
+        env |= {"EHRMIND_WORLD_SIZE": str(made.world), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(pod.GRACE_S[role] - 10)}
     else:
         command = ["python", *argv]
     image = {"ehrmind": profile.images.ehrmind, "ehrmind-trainer": profile.images.trainer}[step.image]
-    role = cast(Role, step.stage)
     return pod.template(run, profile, role, attempt, container, command, image, gpus=made.gpus, processes=made.processes, env=env)
