@@ -17,9 +17,8 @@ from ehrmind_k8s.controller import memory
 from ehrmind_k8s.controller.policies import admission, attempts, children, deadlines, endings, events, explain, progress, rollouts, status, suspension
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Decision, Delete, Snapshot
-from ehrmind_k8s.controller.state import Stage, State
+from ehrmind_k8s.controller.state import State
 from ehrmind_k8s.errors import SpecError
-from ehrmind_k8s.plan import Step
 
 LEFTOVERS_S = 5.0
 
@@ -51,7 +50,7 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
             return _refused(current, case, now)
         current = admission.accept(current, case, now)
     elif not case.steps:
-        return current.waking(admission.RECHECK_S)
+        return endings.cancel(current, now) if case.run.spec.cancel else current.waking(admission.RECHECK_S)
     current = attempts.look(admission.aligned(current, case), case, snapshot, now)
 
     # Ends, the strongest first: what is done is done.
@@ -73,21 +72,18 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
         current = replace(current, state=crd.PENDING)
 
     # Go on, unless somebody else's object or something missing is in the way.
+    current = progress.show(current, snapshot, now)
     if stranger := children.stranger(current, case, snapshot):
         if not children.leaving(stranger, case.run):
             return endings.clash(current, stranger, now)
         return replace(current, note=f"waiting for {stranger.kind} {stranger.name} of an earlier run to go").waking(LEFTOVERS_S)
     if case.refusal:
         return current.waking(admission.RECHECK_S)
+    step = next(s for s in case.steps if s.stage == stage.name)
     try:
-        current = attempts.start(current, _step(case, stage), case, snapshot, now)
+        return attempts.start(current, step, case, snapshot, now)
     except SpecError as error:
         return endings.refuse(current, "InvalidSpec", str(error), now)
-    return progress.show(current, snapshot, now)
-
-
-def _step(case: Case, stage: Stage) -> Step:
-    return next(s for s in case.steps if s.stage == stage.name)
 
 
 def _refused(current: State, case: Case, now: float) -> State:
@@ -128,7 +124,7 @@ def _decided(before: State, after: State, case: Case, snapshot: Snapshot, now: f
         status=written if changed else None,
         deletes=deletes,
         creates=children.free(children.created(before, after, case), snapshot),
-        applies=children.free(children.applied(after, case), snapshot),
+        applies=children.free(children.applied(after, case, snapshot), snapshot),
         events=events.between(before, after) if changed else (),
         requeue_after_s=wake_s,
     )

@@ -1,8 +1,9 @@
 """Whether a run is taken on, and with what: its resolved document, profile, store, steps and kind of training job.
 
-A run is taken on once. From then on its recipe and its store come from the ConfigMap `<run>-spec`, so that neither an edited profile nor the
-presets of a newer operator change a run under way. What a person can mend outside the run, such as a missing profile, is waited for; what is
-wrong in the document itself ends it, since the document is fixed.
+A run is taken on once. From then on its recipe and its store come from the ConfigMap `<run>-spec` and its profile, until `spec.attempt` is
+raised, from `<run>-profile-<attempt>`, so that neither an edited profile nor a newer operator's presets and images change a run under way.
+What a person can mend outside the run, such as a missing profile, is waited for; what is wrong in the document itself ends it, since the
+document is fixed.
 """
 
 import functools
@@ -37,7 +38,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is known about a run before its children are looked at. Without `run` nothing can be done but to say why."""
+    """What is known about a run before its children are looked at. Without `run` nothing can be done but to say why.
+
+    `frozen` and `profile_frozen`: the document and the profile are the ones that ConfigMaps of the run hold.
+    """
 
     run: Run | None = None
     profile: Profile | None = None
@@ -45,6 +49,7 @@ class Case:
     uri: str = ""
     trainer: str = ""
     frozen: bool = False
+    profile_frozen: bool = False
     refusal: Refusal | None = None
 
 
@@ -53,11 +58,11 @@ def admit(snapshot: Snapshot, before: State) -> Case:
     try:
         frozen = _frozen(snapshot)
     except (IntegrityError, SpecError) as error:
-        return Case(refusal=Refusal("SpecUnreadable", f"ConfigMap {_config_map(snapshot)} cannot be read by this operator ({error}); upgrade it"))
-    try:
-        run = _run(snapshot.run, frozen)
-    except SpecError as error:
-        return Case(refusal=Refusal("InvalidSpec", str(error), final=not before.accepted))
+        unreadable = Refusal("SpecUnreadable", f"ConfigMap {error}; if it is damaged, delete it, and it is made again")
+        return replace(_read(snapshot, None, before), refusal=unreadable)
+    read = _read(snapshot, frozen, before)
+    if (run := read.run) is None:
+        return read
     lost = before.resolved.get("specHash", "") if frozen is None else ""
     if lost not in ("", run.spec.recipe_hash()):
         text = f"ConfigMap {_config_map(snapshot)} is gone, and this operator reads another recipe from the document; restore it, or submit a new run"
@@ -65,9 +70,18 @@ def admit(snapshot: Snapshot, before: State) -> Case:
     return replace(_settled(run, snapshot, before), frozen=frozen is not None)
 
 
+def _read(snapshot: Snapshot, frozen: RunSpec | None, before: State) -> Case:
+    """The run alone, or why the object makes none."""
+    try:
+        return Case(_run(snapshot.run, frozen))
+    except SpecError as error:
+        return Case(refusal=Refusal("InvalidSpec", str(error), final=not before.accepted))
+
+
 def _settled(run: Run, snapshot: Snapshot, before: State, refusal: Refusal | None = None) -> Case:
     """Store, steps and training job of a run whose document is known; the first thing that is missing is the refusal."""
-    profile, problem = _profile(run, snapshot)
+    kept = _kept_profile(run, snapshot)
+    profile, problem = (kept, None) if kept else _profile(run, snapshot)
     store = run.spec.store or before.uri.removesuffix(f"/{run.name}") or (profile.run_store(run.namespace) if profile else None) or ""
     if not store.startswith("s3://"):
         return Case(run, profile, refusal=refusal or problem or _no_store(run, store))
@@ -78,7 +92,7 @@ def _settled(run: Run, snapshot: Snapshot, before: State, refusal: Refusal | Non
     except SpecError as error:
         return Case(refusal=refusal or Refusal("InvalidSpec", camel_text(str(error)), final=not before.accepted))
     trainer, backend = _trainer(run, profile, snapshot, before, steps)
-    return Case(run, profile, steps, uri, trainer, refusal=refusal or problem or backend)
+    return Case(run, profile, steps, uri, trainer, profile_frozen=kept is not None, refusal=refusal or problem or backend)
 
 
 def accept(current: State, case: Case, now: float) -> State:
@@ -97,8 +111,9 @@ def accept(current: State, case: Case, now: float) -> State:
 
 
 def aligned(current: State, case: Case) -> State:
-    """The state with the stages of the plan, each as the status has it, and the kind of training job that the next attempt has."""
-    resolved = {**current.resolved, **({"trainer": case.trainer} if case.trainer else {})}
+    """The state with the stages of the plan, each as the status has it, and the profile and kind of training job that the next attempt has."""
+    found = {"trainer": case.trainer, "profileHash": case.profile.digest() if case.profile else ""}
+    resolved = {**current.resolved, **{k: v for k, v in found.items() if v}}
     return replace(current, resolved=resolved, stages=tuple(current.stage(step.stage) for step in case.steps))
 
 
@@ -109,10 +124,28 @@ def _config_map(snapshot: Snapshot) -> str:
 def _frozen(snapshot: Snapshot) -> RunSpec | None:
     """The document the run was taken on with. Raises IntegrityError or SpecError when it cannot be read."""
     name = _config_map(snapshot)
-    found = next((c for c in snapshot.children if c.ours and c.kind == "ConfigMap" and c.name == name), None)
-    if found is None:
+    text = _entry(snapshot, name, document.KEY)
+    return None if text is None else _parsed(text, name)
+
+
+def _kept_profile(run: Run, snapshot: Snapshot) -> Profile | None:
+    """The profile that this attempt of the run began with. One that this version cannot read counts as none: the present one is used."""
+    text = _entry(snapshot, document.profile_name(run), document.PROFILE_KEY)
+    try:
+        return None if text is None else _profile_of(text)
+    except ValueError:
         return None
-    return _parsed(str((found.object.get("data") or {}).get(document.KEY, "")), name)
+
+
+def _entry(snapshot: Snapshot, name: str, key: str) -> str | None:
+    """An entry of a ConfigMap of this run; None while there is no such ConfigMap."""
+    found = next((c for c in snapshot.children if c.ours and c.kind == "ConfigMap" and c.name == name), None)
+    return None if found is None else str((found.object.get("data") or {}).get(key, ""))
+
+
+@functools.lru_cache(maxsize=256)
+def _profile_of(text: str) -> Profile:
+    return Profile.model_validate_json(text)
 
 
 @functools.lru_cache(maxsize=256)
@@ -159,9 +192,9 @@ def _no_store(run: Run, store: str) -> Refusal:
 
 
 def _trainer(run: Run, profile: Profile | None, snapshot: Snapshot, before: State, steps: tuple[Step, ...]) -> tuple[str, Refusal | None]:
-    """How training stages run; as they began, as long as the cluster serves it."""
+    """How training stages run, if any is still to come; as they began, as long as the cluster serves it."""
     chosen = before.resolved.get("trainer", "")
-    if profile is None or not any(step.stage in plan.TORCH for step in steps):
+    if profile is None or not any(step.stage in plan.TORCH and not before.stage(step.stage).done for step in steps):
         return chosen, None
     if KINDS.get(chosen) not in snapshot.served:
         try:

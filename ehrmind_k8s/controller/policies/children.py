@@ -13,11 +13,11 @@ from ehrmind_k8s.plan import Step
 KEPT_ATTEMPTS = 3  # newest attempts of a stage whose finished objects stay, for the logs of their pods
 
 
-def applied(current: State, case: Case) -> tuple[Object, ...]:
+def applied(current: State, case: Case, snapshot: Snapshot) -> tuple[Object, ...]:
     """What is kept as we want it while the run goes on: network policies, rollout servers."""
     if current.ended or not case.run or not case.profile or case.refusal:
         return ()
-    return (*network.render(case.run, case.profile), *rollouts.objects(current, case))
+    return (*network.render(case.run, case.profile, snapshot.operator_namespace or None), *rollouts.objects(current, case))
 
 
 def free(objects: Iterable[Object], snapshot: Snapshot) -> tuple[Object, ...]:
@@ -27,10 +27,12 @@ def free(objects: Iterable[Object], snapshot: Snapshot) -> tuple[Object, ...]:
 
 
 def created(before: State, current: State, case: Case) -> tuple[Object, ...]:
-    """What is made once: the document, and the objects of an attempt whose start was written in this pass."""
+    """What is made once: the document, the profile of this `spec.attempt`, and the objects of an attempt whose start was written in this pass."""
     if current.ended or not case.run or not case.steps:
         return ()
-    made: list[Object] = [] if case.frozen else [document.render(case.run)]
+    made: list[Object] = [] if case.frozen or case.refusal else [document.render(case.run)]
+    if case.profile and not case.profile_frozen and not case.refusal:
+        made.append(document.render_profile(case.run, case.profile))
     for step in case.steps:
         stage, old = current.stage(step.stage), before.stage(step.stage)
         if stage.active and not stage.uid and (stage.attempt, stage.started) != (old.attempt, old.started):
@@ -40,8 +42,8 @@ def created(before: State, current: State, case: Case) -> tuple[Object, ...]:
 
 def deleted(before: State, current: State, case: Case, snapshot: Snapshot) -> tuple[Delete, ...]:
     """What must go: children of attempts that are over and still work, those that are past keeping, rollout servers that nobody needs."""
-    if not case.steps:
-        return ()
+    if not case.steps and not current.ended:
+        return ()  # nothing is known about what the run needs
     gone = [*_unseen(before, current, snapshot), *_working(current, snapshot), *_old(current, snapshot)]
     return (*dict.fromkeys(gone), *rollouts.superfluous(current, case, snapshot))
 
@@ -51,7 +53,7 @@ def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
     others = {(c.kind, c.name): c for c in snapshot.children if not c.ours}
     if not others or not case.run or not case.profile:
         return None
-    wanted: list[Object] = [document.render(case.run), *applied(current, case)]
+    wanted: list[Object] = [document.render(case.run), document.render_profile(case.run, case.profile), *applied(current, case, snapshot)]
     step = next((s for s in case.steps if not current.stage(s.stage).done), None)
     if step:
         stage = current.stage(step.stage)

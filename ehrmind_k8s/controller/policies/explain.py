@@ -91,6 +91,10 @@ def _work(current: State, stage: Stage, run: Run, snapshot: Snapshot, servers: S
         text = f"waiting for rollout servers, {servers.ready} of {servers.wanted} ready; see: kubectl get pods -n {run.namespace}"
         return Found(found) if found else _later(Problem("WaitingForRollouts", text), since, NO_ROLLOUTS_S, now)
     at = words.position(stage, current.progress)
+    if said is None:
+        since = max(since, current.progress.updated if current.progress else 0.0)
+        text = f"nothing heard of its progress for {NO_PROGRESS_S / 60:.0f} minutes; see: ehrmind logs {run.name} --of {stage.name}-a{stage.attempt}"
+        return _later(Problem("NoAnswer", text), since, NO_PROGRESS_S, now)
     text = f"no progress for {NO_PROGRESS_S / 60:.0f} minutes at {at}; see: ehrmind logs {run.name} --of {stage.name}-a{stage.attempt}"
     return _later(Problem("NoProgress", text), since, NO_PROGRESS_S, now)
 

@@ -23,9 +23,9 @@ def describe(current: State, case: Case, servers: Servers, problem: Problem | No
     if not current.ended:
         standing = current.state if current.state == crd.SUSPENDED else _standing(current)
         current = replace(current, state=standing, message=_line(current, case, servers, problem))
-    current = replace(current, generation=generation, rollout=rollouts.status(current, case, servers) if case.run else current.rollout)
+    current = replace(current, generation=generation, rollout=rollouts.status(current, case, servers) if case.steps else current.rollout)
     told = {"Accepted": _accepted(current, case), "Progressing": _progressing(current, case, problem), **_ends(current)}
-    if case.run:
+    if case.steps:
         told |= _aspects(current, case, servers, problem)
     found = {**current.conditions, **{kind: _kept(current.conditions.get(kind), what, generation, now) for kind, what in told.items()}}
     return replace(current, conditions={kind: found[kind] for kind in ORDER if kind in found})

@@ -1,4 +1,7 @@
-"""The run document as its pods read it: frozen in the ConfigMap `<run>-spec` when the run is taken on."""
+"""What a run was taken on with, frozen in ConfigMaps: `<run>-spec`, which its pods read too, and `<run>-profile-<attempt>`.
+
+An upgrade of the operator or an edited profile then changes no run under way; a raised `spec.attempt` takes up the profile as it is then.
+"""
 
 from ehrmind_k8s import crd, storage
 from ehrmind_k8s.controller.difference import stamped
@@ -8,24 +11,31 @@ from ehrmind_k8s.errors import SpecError
 from ehrmind_k8s.profile import Profile
 
 KEY = "spec.json"
+PROFILE_KEY = "profile.json"
 
 
 def render(run: Run) -> Object:
-    """The ConfigMap. Immutable: what a run computes is settled, and no kubelet has to watch it."""
-    return stamped(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": metadata(run, config_map_name(run), SHARED),
-            "immutable": True,
-            "data": {KEY: crd.run_document(run).to_json().decode()},
-        }
-    )
+    """The ConfigMap with the document. Immutable: what a run computes is settled, and no kubelet has to watch it."""
+    return _config_map(run, config_map_name(run), {KEY: crd.run_document(run).to_json().decode()})
+
+
+def render_profile(run: Run, profile: Profile) -> Object:
+    """The ConfigMap with the profile that this `spec.attempt` of the run has."""
+    return _config_map(run, profile_name(run), {PROFILE_KEY: profile.model_dump_json(exclude_defaults=True)})
 
 
 def config_map_name(run: Run) -> str:
-    """Name of the ConfigMap."""
+    """Name of the ConfigMap with the document."""
     return f"{run.name}-spec"
+
+
+def profile_name(run: Run) -> str:
+    """Name of the ConfigMap with the profile."""
+    return f"{run.name}-profile-{run.spec.attempt}"
+
+
+def _config_map(run: Run, name: str, data: dict[str, str]) -> Object:
+    return stamped({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(run, name, SHARED), "immutable": True, "data": data})
 
 
 def run_uri(run: Run, profile: Profile) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.records import Decision, Delete
-from ehrmind_k8s.profile import Profile
+from ehrmind_k8s.profile import Images, Profile
 from tests.unit.controller.runs import a_run
 from tests.unit.controller.world import NAME, NAMESPACE
 
@@ -16,7 +16,11 @@ from tests.unit.controller.world import NAME, NAMESPACE
 
 def test_the_first_look_takes_the_run_on_and_begins_it() -> None:
     decision = a_run().look()
-    assert [(o["kind"], o["metadata"]["name"]) for o in decision.creates] == [("ConfigMap", "demo-spec"), ("Job", "demo-prepare-1")]
+    assert [(o["kind"], o["metadata"]["name"]) for o in decision.creates] == [
+        ("ConfigMap", "demo-spec"),
+        ("ConfigMap", "demo-profile-1"),
+        ("Job", "demo-prepare-1"),
+    ]
     assert decision.status
     assert decision.status["uri"] == "s3://bucket/runs/demo"
     assert decision.status["stages"][0] == {
@@ -309,14 +313,75 @@ def test_store_and_recipe_are_frozen_when_the_run_is_taken_on() -> None:
     assert run.world.status["uri"] == "s3://bucket/runs/demo"
 
 
-def test_a_profile_that_vanishes_stops_nothing_that_runs() -> None:
+def test_an_edited_or_vanished_profile_changes_no_run_under_way() -> None:
     run = a_run().until("sft")
-    kept, run.world.profile = run.world.profile, None  # type: ignore[assignment]
+    servers = run.world.objects["Deployment", "demo-rollout"]
+    run.world.profile = Profile(store="s3://bucket/runs", images=Images(rollout="another:1", trainer="another:1"))
     run.until("sft", "succeeded").go(2)
-    assert run.message == "RLVR: profile 'default' is unknown"
-    assert run.condition("Progressing") == ("False", "ProfileNotFound")
-    run.world.profile = kept
+    assert run.world.objects["Deployment", "demo-rollout"]["spec"]["template"] == servers["spec"]["template"]
+    run.world.profile = None  # type: ignore[assignment]
     assert run.end().state == "succeeded"
+    assert "another:1" not in str(run.world.objects["PyTorchJob", "demo-rlvr-1"])
+
+
+def test_a_raised_attempt_takes_up_the_profile_as_it_is_then() -> None:
+    run = a_run({"policy": {"retries": 0}}, ends_with={"sft": ("StoreUnavailable", 75)}).end()
+    assert run.world.profile
+    run.world.profile, run.world.ends_with = run.world.profile.model_copy(update={"images": Images(trainer="another:1")}), {}
+    run.world.user(attempt=2)
+    run.look()
+    assert run.end().state == "succeeded"
+    assert "another:1" in str(run.world.objects["PyTorchJob", "demo-sft-2"])
+    assert run.world.status["resolved"]["profileHash"] == run.world.profile.digest()
+
+
+def test_a_training_operator_is_not_missed_when_training_is_over() -> None:
+    run = a_run().until("rlvr", "succeeded")
+    run.world.served = frozenset()
+    assert run.end().state == "succeeded"
+
+
+def test_a_deleted_document_is_made_again_or_asked_for_but_never_another() -> None:
+    run = a_run().until("sft")
+    run.world.remove(("ConfigMap", "demo-spec"))
+    run.look()
+    assert "demo-spec" in run.names("ConfigMap")
+    run.world.remove(("ConfigMap", "demo-spec"))
+    assert run.world.run
+    resolved = {**run.world.status["resolved"], "specHash": "of another operator's presets"}
+    run.world.put({**run.world.run, "status": {**run.world.status, "resolved": resolved}})
+    run.until("sft", "succeeded").go(2)
+    assert run.message.startswith("RLVR: ConfigMap demo-spec is gone, and this operator reads another recipe from the document")
+    assert "demo-spec" not in run.names("ConfigMap")
+
+
+def test_a_document_of_a_newer_operator_stops_nothing_and_is_told() -> None:
+    run = a_run().until("sft")
+    kept = run.world.objects["ConfigMap", "demo-spec"]
+    run.world.edit(kept, data={"spec.json": kept["data"]["spec.json"].replace('"format": 1', '"format": 99')})
+    decision = run.look()
+    assert "SFT: ConfigMap demo-spec: format 99 is newer than this version reads" in run.message
+    assert (decision.deletes, run.condition("Accepted")[0]) == ((), "True")
+    run.world.edit(kept)
+    assert run.end().state == "succeeded"
+
+
+def test_a_run_whose_document_is_damaged_can_be_cancelled() -> None:
+    run = a_run().until("rlvr")
+    run.world.edit(run.world.objects["ConfigMap", "demo-spec"], data={"spec.json": "{"})
+    run.world.user(cancel=True)
+    run.look()
+    assert (run.state, run.names("Deployment")) == ("cancelled", [])
+    assert not run.world.working()
+
+
+def test_an_edit_that_makes_no_sense_counts_as_not_made() -> None:
+    run = a_run().until("sft")
+    run.world.user(rollout={"replicas": "many"})
+    assert run.go(2).state == "running"
+    run.world.user(cancel=True)
+    run.look()
+    assert run.state == "cancelled"
 
 
 def test_a_strangers_object_is_neither_taken_nor_deleted() -> None:
