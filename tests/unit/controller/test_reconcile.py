@@ -81,8 +81,10 @@ def test_rollout_servers_live_from_the_stage_before_they_are_needed_to_the_last(
 
 def test_in_a_queue_the_rollout_servers_are_inside_the_training_job() -> None:
     served = frozenset({"PyTorchJob", "TrainJob", "Workload"})
-    run = a_run(profile=Profile(store="s3://bucket/runs", queue="team"), served=served).until("rlvr")
-    assert run.names("Deployment") == []
+    run = a_run(profile=Profile(store="s3://bucket/runs", queue="team"), served=served).until("sft")
+    assert run.world.status["rollout"]["replicas"] == 0, "nothing is started ahead of need"
+    run.until("rlvr")
+    assert (run.names("Deployment"), run.world.status["rollout"]["replicas"]) == ([], 2)
     assert run.names("TrainJob", "TrainingRuntime") == ["demo-rlvr-1", "demo-rlvr-1", "demo-sft-1", "demo-sft-1"]
     assert run.condition("Admitted") == ("True", "Admitted")
 

@@ -318,6 +318,7 @@ class Operator:
         self.refusals: tuple[str, ...] = ()
         self.workloads: tuple[Object, ...] = ()
         self.waiting, self.changed = "", 0.0  # what a stage says at /progress, and since when: 0 is just now
+        self.deaf = False
         self.restart()
 
     def restart(self) -> None:
@@ -399,7 +400,7 @@ class Operator:
 
     def _progress(self, pods: tuple[Any, ...]) -> Progress | None:
         leader = next((p for p in pods if p.leader and p.phase == "Running" and not p.deleting), None)
-        if leader is None:
+        if leader is None or self.deaf:
             return None
         done = self.world.store[leader.role].done
         figures = {"loss": 3.2, "reward": 0.61}

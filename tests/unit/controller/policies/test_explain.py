@@ -135,6 +135,19 @@ def test_a_hang_is_told_but_not_ended() -> None:
     assert (run.message, run.condition("Progressing")) == ("SFT step 0/3, loss 3.2", ("True", "Working"))
 
 
+def test_a_new_operator_takes_a_long_stage_for_no_hang() -> None:
+    run = a_run().until("sft")
+    run.go(1)
+    run.world.time += explain.NO_PROGRESS_S
+    run.look()
+    run.operator.deaf = True  # it has asked nobody yet
+    run.look()
+    assert run.condition("Progressing") == ("True", "Working")
+    run.world.time += explain.NO_PROGRESS_S
+    run.look()
+    assert run.message == "SFT: nothing heard of its progress for 30 minutes; see: ehrmind logs demo --of sft-a1"
+
+
 REFUSED = {
     "QuotaExceeded Job/demo-prepare-1: exceeded quota: team": (
         "QuotaExceeded",
