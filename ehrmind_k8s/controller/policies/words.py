@@ -22,6 +22,7 @@ ENDS = {
     "Terminated": "the {pod} was stopped",
     "StoreUnavailable": "the object store did not answer or refused",
     "StoreRefused": "the object store refuses these keys, or has no such bucket",
+    "PeerLost": "another process of the training was lost",
     "RolloutUnavailable": "no rollout server was healthy within rollout.waitS",
 }
 
@@ -66,10 +67,7 @@ def number(value: float) -> str:
 def cause(stage: Stage) -> str:
     """Why the newest attempt of a stage ended, as a clause."""
     pod = "trainer" if stage.name in TORCH else "pod"
-    known = ENDS.get(stage.reason)
-    if known:
-        return known.format(pod=pod, kind=stage.kind)
-    return f"it ended with {stage.reason}" + (f" (exit code {stage.exit_code})" if stage.exit_code is not None else "")
+    return ENDS.get(stage.reason, f"it ended with {stage.reason}").format(pod=pod, kind=stage.kind)
 
 
 def failure(stage: Stage, run: Run) -> str:
@@ -77,8 +75,10 @@ def failure(stage: Stage, run: Run) -> str:
     retries = run.spec.policy.retries
     used = "" if stage.exit_code in outcomes.PERMANENT else f", and {_used(retries)}"
     hint = _hint(stage, run)
+    codes = [stage.reason] * (stage.reason in ENDS) + [f"exit code {stage.exit_code}"] * (stage.exit_code is not None)
+    code = f" ({', '.join(codes)})" if codes else ""
     logs = f"see: ehrmind logs {run.name} --of {stage.name}-a{stage.attempt}"
-    return f"{title(stage.name)} attempt {stage.attempt}: {cause(stage)}{used}; {hint + '; ' if hint else ''}{logs}"
+    return f"{title(stage.name)} attempt {stage.attempt}: {cause(stage)}{code}{used}; {hint + '; ' if hint else ''}{logs}"
 
 
 def _used(retries: int) -> str:

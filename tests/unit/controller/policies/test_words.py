@@ -41,7 +41,7 @@ def test_the_headline_names_metric_and_policy_where_they_are_known() -> None:
 FAILURES = {
     "retries that are used": (
         Stage("rlvr", "failed", 4, 3, reason="OOMKilled", exit_code=137),
-        "RLVR attempt 4: the trainer was OOM-killed, and all 3 retries are used;"
+        "RLVR attempt 4: the trainer was OOM-killed (OOMKilled, exit code 137), and all 3 retries are used;"
         " give rlvr more memory in profile 'default', then raise spec.attempt; see: ehrmind logs demo --of rlvr-a4",
     ),
     "a permanent error": (
@@ -50,7 +50,7 @@ FAILURES = {
     ),
     "a store that stayed away": (
         Stage("sft", "failed", 4, 3, reason="StoreUnavailable", exit_code=75),
-        "SFT attempt 4: the object store did not answer or refused, and all 3 retries are used;"
+        "SFT attempt 4: the object store did not answer or refused (StoreUnavailable, exit code 75), and all 3 retries are used;"
         " bring the object store back, then raise spec.attempt; see: ehrmind logs demo --of sft-a4",
     ),
 }
