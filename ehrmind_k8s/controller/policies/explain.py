@@ -89,6 +89,9 @@ def _work(current: State, stage: Stage, run: Run, snapshot: Snapshot, servers: S
     if said and said.waiting == rollouts.ROLE + "s":
         found = _servers(run, snapshot, now)
         text = f"waiting for rollout servers, {servers.ready} of {servers.wanted} ready; see: kubectl get pods -n {run.namespace}"
+        if servers.ready:  # their pods are well; only the trainer knows why it gives them no work, such as a store that does not answer them
+            reasons = f"ehrmind logs {run.name} --of {stage.name}-a{stage.attempt}"
+            text = f"waiting for rollout servers, of which {servers.ready} of {servers.wanted} are ready but do not take the policy; see: {reasons}"
         return Found(found) if found else _later(Problem("WaitingForRollouts", text), since, NO_ROLLOUTS_S, now)
     at = words.position(stage, current.progress)
     if said is None:

@@ -117,7 +117,12 @@ def test_waiting_for_rollout_servers_is_a_problem_after_a_while() -> None:
     run.operator.waiting = "rollouts"
     run.operator.changed = run.world.time - explain.NO_ROLLOUTS_S
     run.look()
-    assert run.message == "RLVR: waiting for rollout servers, 2 of 2 ready; see: kubectl get pods -n team-a"
+    refused = "waiting for rollout servers, of which 2 of 2 are ready but do not take the policy; see: ehrmind logs demo --of rlvr-a1"
+    assert run.message == f"RLVR: {refused}"
+    for pod in run.world.pods("rollout"):
+        run.world.edit(pod, status={"conditions": [{"type": "Ready", "status": "False"}]})
+    run.look()
+    assert run.message == "RLVR: waiting for rollout servers, 0 of 2 ready; see: kubectl get pods -n team-a"
 
 
 def test_a_hang_is_told_but_not_ended() -> None:
