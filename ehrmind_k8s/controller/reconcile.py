@@ -113,7 +113,7 @@ def _decided(before: State, after: State, case: Case, snapshot: Snapshot, now: f
     """What leads from what is there to where the run is now."""
     written = memory.render(after)
     changed = written != snapshot.run.get("status")
-    deletes = children.deleted(before, after, case, snapshot)
+    deletes = children.deleted(before, after, case, snapshot, changed)
     wake_s = after.wake_s
     if after.ended and case.run:
         kept_s = deadlines.kept_s(after, case.run, now)

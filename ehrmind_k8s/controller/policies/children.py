@@ -40,11 +40,14 @@ def created(before: State, current: State, case: Case) -> tuple[Object, ...]:
     return tuple(made)
 
 
-def deleted(before: State, current: State, case: Case, snapshot: Snapshot) -> tuple[Delete, ...]:
-    """What must go: children of attempts that are over and still work, those that are past keeping, rollout servers that nobody needs."""
+def deleted(before: State, current: State, case: Case, snapshot: Snapshot, written: bool) -> tuple[Delete, ...]:
+    """What must go: children of attempts that are over and still work, those that are past keeping, rollout servers that nobody needs.
+
+    `written`: the status changes in this pass, so that the deletes happen only if the run is as it was seen.
+    """
     if not case.steps and not current.ended:
         return ()  # nothing is known about what the run needs
-    gone = [*_unseen(before, current, snapshot), *_working(current, snapshot), *_old(current, snapshot)]
+    gone = [*_unseen(before, current, snapshot), *_working(current, snapshot, written), *_old(current, snapshot)]
     return (*dict.fromkeys(gone), *rollouts.superfluous(current, case, snapshot))
 
 
@@ -85,13 +88,18 @@ def _unseen(before: State, current: State, snapshot: Snapshot) -> Iterator[Delet
             yield Delete(old.kind, old.child, old.uid)
 
 
-def _working(current: State, snapshot: Snapshot) -> Iterator[Delete]:
-    """Children that still work though their attempt is not the one under way."""
+def _working(current: State, snapshot: Snapshot, written: bool) -> Iterator[Delete]:
+    """Children that still work though their attempt is not the one under way.
+
+    One that is newer than the status may have been begun by a status that the caches do not show yet: it is not touched unless the status
+    is written first, which fails then.
+    """
     wanted = {(s.name, s.attempt, s.uid) for s in current.stages if s.active}
     for child in placement.primaries(snapshot):
         theirs = (child.stage, child.attempt, child.uid)
         unseen = (child.stage, child.attempt, "")
-        if theirs not in wanted and unseen not in wanted and not child.deleting and placement.working(child, snapshot.pods):
+        known = written or child.attempt <= current.stage(child.stage).attempt
+        if known and theirs not in wanted and unseen not in wanted and not child.deleting and placement.working(child, snapshot.pods):
             yield from _with_runtime(child, snapshot)
 
 

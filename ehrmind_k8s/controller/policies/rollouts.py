@@ -4,6 +4,7 @@ They outlive the attempts of a trainer, whose retry must not restart vLLM, and f
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.policies import placement
@@ -28,10 +29,21 @@ class Servers:
 
 def needed(current: State, case: Case) -> bool:
     """Whether the run has rollout servers now, wherever they are."""
+    return _has_pods(current) and _when(current, case) == "now"
+
+
+def _has_pods(current: State) -> bool:
+    return not current.ended and current.state != crd.SUSPENDED
+
+
+def _when(current: State, case: Case) -> Literal["never", "later", "now", "over"]:
+    """Whether the stages that are done have come to those that want servers."""
     using = [i for i, step in enumerate(case.steps) if step.wants_rollout]
+    if not using:
+        return "never"
     at = next((i for i, step in enumerate(case.steps) if not current.stage(step.stage).done), len(case.steps))
-    first = using[0] - (0 if placement.together(case) else 1) if using else 0
-    return bool(using) and not current.ended and current.state != crd.SUSPENDED and first <= at <= using[-1]
+    first = using[0] - (0 if placement.together(case) else 1)
+    return "later" if at < first else "now" if at <= using[-1] else "over"
 
 
 def count(current: State, case: Case, snapshot: Snapshot) -> Servers:
@@ -54,8 +66,8 @@ def objects(current: State, case: Case) -> list[Object]:
 
 
 def superfluous(current: State, case: Case, snapshot: Snapshot) -> tuple[Delete, ...]:
-    """Their objects, once nothing needs them."""
-    if needed(current, case) and not placement.together(case):
+    """Their objects, once nothing needs them. Where they are needed later, they are there only because this copy of the run is old."""
+    if _has_pods(current) and _when(current, case) in ("later", "now") and not placement.together(case):
         return ()
     mine = [c for c in snapshot.children if c.ours and not c.deleting and _is_rollout(c)]
     return tuple(Delete(c.kind, c.name, c.uid) for c in mine)

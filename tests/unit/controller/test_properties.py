@@ -17,9 +17,10 @@ from ehrmind_k8s import crd
 from ehrmind_k8s.controller.reconcile import reconcile
 from ehrmind_k8s.profile import Profile
 from ehrmind_k8s.spec import STAGES
-from tests.unit.controller.world import JOBS, NAME, Object, Operator, World, an_object
+from tests.unit.controller.world import JOBS, LAG_S, NAME, Object, Operator, World, an_object
 
 EXAMPLES = 2000 if os.environ.get("EHRMIND_FAULTS") == "1" else 25
+pytestmark = pytest.mark.timeout(7200)  # for the many
 CHECKS = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 
 Move = tuple[Any, ...]
@@ -54,9 +55,9 @@ def moves(*others: str) -> st.SearchStrategy[list[Move]]:
     return st.lists(st.sampled_from([*(CALM * often), *rare]), min_size=15, max_size=70)
 
 
-def happen(world: World, operator: Operator, happenings: list[Move]) -> None:
-    """Let it all happen, to one operator and to a second one beside it."""
-    second = Operator(world)
+def happen(world: World, operator: Operator, happenings: list[Move], lag_s: float = LAG_S) -> None:
+    """Let it all happen, to one operator and to a second one beside it, whose caches are further behind."""
+    second = Operator(world, lag_s)
     for what in happenings:
         name, *rest = what
         if name == "second":
@@ -239,10 +240,10 @@ def test_ends_are_final_and_leave_no_pods(cluster: str, happenings: list[Move], 
 
 
 @CHECKS
-@given(moves(*DISTURBED, "second"))
-def test_two_operators_at_once_do_no_harm(happenings: list[Move]) -> None:
+@given(moves(*DISTURBED, "second"), st.sampled_from([LAG_S, 60.0]))
+def test_two_operators_at_once_do_no_harm(happenings: list[Move], lag_s: float) -> None:
     world, operator, _ = a_world("pytorchjob")
-    happen(world, operator, happenings)
+    happen(world, operator, happenings, lag_s)
     world.user(suspend=False)
     settle(world, operator)
     assert world.status["state"] == "succeeded"

@@ -1,11 +1,13 @@
 """A run through its life, one thing at a time: what people do to it, what it meets, what it says."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ehrmind_k8s import crd
+from ehrmind_k8s.controller.reconcile import reconcile
 from ehrmind_k8s.controller.records import Decision, Delete
 from ehrmind_k8s.profile import Images, Profile
 from tests.unit.controller.runs import a_run
@@ -432,6 +434,18 @@ def test_a_status_that_was_lost_is_found_again_from_the_children() -> None:
     assert [(s["state"], s["attempt"]) for s in run.world.status["stages"]] == [("succeeded", 1), ("succeeded", 1), ("running", 1), ("pending", 0)]
     assert run.end().state == "succeeded"
     assert len(run.world.made) == 4
+
+
+def test_a_child_that_an_old_copy_of_the_run_knows_nothing_of_is_left_alone() -> None:
+    run = a_run().until("prepare")
+    old = run.operator.snapshot()
+    run.until("sft")
+    new = run.operator.snapshot()
+    assert old and new
+    prepare = next(c for c in old.children if c.stage == "prepare")
+    children = tuple(prepare if c.stage == "prepare" else c for c in new.children)
+    mixed = replace(old, children=children)  # the caches of runs, pods and Jobs are late, those of PyTorchJobs and Deployments are not
+    assert reconcile(mixed, run.world.time).deletes == ()
 
 
 def test_only_the_newest_attempts_keep_their_objects() -> None:

@@ -311,8 +311,8 @@ class World:
 class Operator:
     """One operator process: caches of its own, and the decisions it carries out."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, lag_s: float = LAG_S) -> None:
+        self.world, self.lag_s = world, lag_s
         self.seen: dict[str, int] = {}
         self.strangers: dict[Key, Object] = {}
         self.refusals: tuple[str, ...] = ()
@@ -332,12 +332,12 @@ class Operator:
             self.seen[each] = len(self.world.history.get(each, [()])) - 1
 
     def view(self, kind: str) -> dict[str, Object]:
-        """A kind as this process sees it: not older than `LAG_S`."""
+        """A kind as this process sees it: not older than its lag."""
         versions = self.world.history.get(kind)
         if not versions:
             return {}
         at = self.seen.get(kind, 0)
-        while at + 1 < len(versions) and versions[at + 1][0] <= self.world.time - LAG_S:
+        while at + 1 < len(versions) and versions[at + 1][0] <= self.world.time - self.lag_s:
             at += 1
         self.seen[kind] = at
         return versions[at][1]
