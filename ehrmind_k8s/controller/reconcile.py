@@ -105,6 +105,7 @@ def _described(current: State, case: Case, snapshot: Snapshot, now: float) -> St
     if current.ended and current.conditions and not current.reason:
         return replace(current, generation=generation)
     servers = rollouts.count(current, case, snapshot)
+    servers = explain.held(servers, case.run, snapshot, now) if case.run else servers
     found = explain.why(current, case, snapshot, servers, now)
     return status.describe(current.waking(found.again_s), case, servers, found.problem, generation, now)
 

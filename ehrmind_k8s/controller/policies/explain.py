@@ -6,7 +6,7 @@ progress for long. Nothing here changes what the operator does: it kills nothing
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ehrmind_k8s.controller.policies import attempts, placement, progress, rollouts, words
 from ehrmind_k8s.controller.policies.admission import Case
@@ -92,7 +92,9 @@ def _work(current: State, stage: Stage, run: Run, snapshot: Snapshot, servers: S
         if servers.ready:  # their pods are well; only the trainer knows why it gives them no work, such as a store that does not answer them
             reasons = f"ehrmind logs {run.name} --of {stage.name}-a{stage.attempt}"
             text = f"waiting for rollout servers, of which {servers.ready} of {servers.wanted} are ready but do not take the policy; see: {reasons}"
-        return Found(found) if found else _later(Problem("WaitingForRollouts", text), since, NO_ROLLOUTS_S, now)
+        if found:
+            return Found(Problem(found.reason, f"rollouts: {found.text}"))
+        return _later(Problem("WaitingForRollouts", text), since, NO_ROLLOUTS_S, now)
     at = words.position(stage, current.progress)
     if said is None:
         since = max(since, current.progress.updated if current.progress else 0.0)
@@ -102,15 +104,21 @@ def _work(current: State, stage: Stage, run: Run, snapshot: Snapshot, servers: S
     return _later(Problem("NoProgress", text), since, NO_PROGRESS_S, now)
 
 
+def held(servers: Servers, run: Run, snapshot: Snapshot, now: float) -> Servers:
+    """The servers with what holds those that are not ready: it is worth knowing before a stage waits for them."""
+    found = _servers(run, snapshot, now) if servers.ready < servers.wanted else None
+    return replace(servers, held=found.text) if found else servers
+
+
 def _servers(run: Run, snapshot: Snapshot, now: float) -> Problem | None:
     """What keeps rollout servers from being ready."""
     for pod in rollouts.pods(snapshot):
         if not pod.ready and (found := _pod(pod, run, now)):
-            return Problem(found.reason, f"rollouts: {found.text}")
+            return found
     made = (c for c in snapshot.children if c.ours and c.kind == "Deployment")
     failed = next((c for child in made for c in _conditions(child.object) if c.get("type") == "ReplicaFailure" and c.get("status") == "True"), None)
     if failed:
-        return Problem("RolloutsRefused", f"rollout pods are refused: {_cut(failed.get('message'))}")
+        return Problem("RolloutsRefused", f"pods are refused: {_cut(failed.get('message'))}")
     return None
 
 

@@ -18,10 +18,11 @@ ROLE = "rollout"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """How many rollout servers there are to be, and are ready."""
+    """How many rollout servers there are to be, and are ready; `held`: what keeps one of the others from it, where that is known."""
 
     wanted: int = 0
     ready: int = 0
+    held: str = ""
 
     def __str__(self) -> str:
         return f"{self.ready}/{self.wanted} rollouts"

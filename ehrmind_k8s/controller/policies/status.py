@@ -88,7 +88,8 @@ def _aspects(current: State, case: Case, servers: Servers, problem: Problem | No
         told["Admitted"] = (False, "NothingToAdmit", "no job of the run is in a queue")
     if servers.wanted:
         ready = servers.ready >= servers.wanted
-        told["RolloutsReady"] = (ready, "AllReady" if ready else "NotAllReady", f"{servers.ready} of {servers.wanted} rollout servers are ready")
+        text = f"{servers.ready} of {servers.wanted} rollout servers are ready" + (f": {servers.held}" if servers.held else "")
+        told["RolloutsReady"] = (ready, "AllReady" if ready else "NotAllReady", text)
     elif "RolloutsReady" in current.conditions:
         told["RolloutsReady"] = (False, "NotNeeded", "no stage needs rollout servers now")
     if current.state == crd.SUSPENDED:

@@ -102,6 +102,18 @@ def test_a_stage_that_waits_for_rollout_servers_says_what_holds_them() -> None:
     assert "RolloutDegraded" in run.events
 
 
+def test_what_holds_a_rollout_server_is_known_before_a_stage_waits_for_it() -> None:
+    run = a_run().until("sft")
+    run.world.store["sft"].done = 0
+    pod = run.world.pods("rollout")[0]
+    run.world.edit(pod, status=waiting("ImagePullBackOff", 'Back-off pulling image "x:1"'))
+    run.look()
+    (ready,) = [c for c in run.world.status["conditions"] if c["type"] == "RolloutsReady"]
+    text = "1 of 2 rollout servers are ready: image x:1 cannot be pulled (ImagePullBackOff)"
+    assert ready["message"].startswith(text)
+    assert run.message == "SFT step 0/3, loss 3.2"
+
+
 def test_rollout_pods_that_a_quota_refuses_are_explained() -> None:
     run = a_run().until("rlvr")
     run.operator.waiting = "rollouts"
@@ -109,7 +121,7 @@ def test_rollout_pods_that_a_quota_refuses_are_explained() -> None:
     failure = {"type": "ReplicaFailure", "status": "True", "message": "pods are forbidden: exceeded quota: team"}
     run.world.edit(deployment, status={"conditions": [failure]})
     run.look()
-    assert run.message == "RLVR: rollout pods are refused: pods are forbidden: exceeded quota: team"
+    assert run.message == "RLVR: rollouts: pods are refused: pods are forbidden: exceeded quota: team"
 
 
 def test_waiting_for_rollout_servers_is_a_problem_after_a_while() -> None:
