@@ -12,7 +12,7 @@ from typing import Any
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller import observe
-from ehrmind_k8s.controller.state import Advance, Condition, Stage, State
+from ehrmind_k8s.controller.state import VOUCHERS, Advance, Condition, Stage, State
 from ehrmind_k8s.crd.names import STATES
 from ehrmind_k8s.crd.status import FIGURES, STAGE_STATES
 from ehrmind_k8s.spec import STAGES
@@ -21,7 +21,7 @@ Object = Mapping[str, Any]
 
 URI_LIMIT = 1024
 _REASON = re.compile("[A-Za-z][A-Za-z0-9]*")
-RESOLVED = ("operatorVersion", "profile", "profileHash", "specHash", "trainer")
+RESOLVED = ("operatorVersion", "profile", "profileHash", "specHash", "trainer", *VOUCHERS)
 
 
 def read(obj: Object) -> State:
@@ -185,7 +185,7 @@ def _whole(found: Object, key: str) -> int:
 
 def _number(found: Object, key: str) -> float | None:
     value = found.get(key)
-    return float(value) if _finite(value) else None
+    return float(value) if value is not None and _finite(value) else None
 
 
 def _time(found: Object, key: str) -> float:

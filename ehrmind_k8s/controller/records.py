@@ -10,6 +10,22 @@ from typing import Any, Literal
 from ehrmind_k8s.profile import Profile
 
 Object = Mapping[str, Any]
+
+
+def part(obj: Any, *keys: str) -> Object:
+    """The mapping at this place of an object; {} where there is none, whatever there is instead."""
+    for key in keys:
+        obj = obj.get(key) if isinstance(obj, Mapping) else None
+    return obj if isinstance(obj, Mapping) else {}
+
+
+def parts(obj: Any, *keys: str) -> list[Object]:
+    """The mappings of the list at this place of an object."""
+    *outer, last = keys
+    found = part(obj, *outer).get(last)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list | tuple) else []
+
+
 # What a stage's child is doing, whatever its kind.
 # queued: a queue or suspend holds it; starting: no container runs yet; lost: it ended without a trace of how.
 Phase = Literal["queued", "starting", "running", "succeeded", "failed"]
@@ -91,7 +107,7 @@ class Snapshot:
     """Everything a decision may depend on, apart from the time.
 
     `served` holds the kinds of other projects that the API server has: PyTorchJob, TrainJob, Workload. `workloads` are Kueue's.
-    `refusals` are what the API server refused of the last decision and a person can mend, as `Code Kind/name: sentence` (refusals.py).
+    `refusals` are what the API server refuses of what the run needs and a person can mend, as `Code Kind/name: sentence` (refusals.py).
     """
 
     run: Object
@@ -126,7 +142,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, in this order: status (when not None), deletes, creates, applies, events (only if the status write succeeded).
+    """What to do now, in this order: status (when not None), deletes, applies of NetworkPolicies, creates, other applies, events (only if the
+    status write succeeded). While a NetworkPolicy is refused, neither creates nor other applies are done: no pod comes to life unfenced.
 
     The status comes first: an attempt is counted before its child exists, so that a crash between two writes never counts backwards.
     `creates` are made once and never touched again (Job, PyTorchJob, TrainJob, TrainingRuntime, ConfigMap); one that is there already is fine.

@@ -18,6 +18,8 @@ from ehrmind_k8s import crd
 ACTIVE = ("queued", "starting", "running")  # a child exists, or is about to
 DONE = ("succeeded", "skipped")
 AHEAD_S = 60.0
+# Keys of `resolved`: hashes of what the ConfigMaps of a run hold. Nothing else under their names is believed.
+FROZEN_SPEC, FROZEN_PROFILE = VOUCHERS = ("frozenSpec", "frozenProfile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class State:
     def ended(self) -> bool:
         """Whether it is over, unless `spec.attempt` is raised."""
         return self.state in crd.TERMINAL
+
+    def revived(self, attempt: int) -> bool:
+        """Whether this `spec.attempt` leads out of its end. Nobody goes back behind a success."""
+        return self.ended and self.state != crd.SUCCEEDED and attempt > self.attempt
 
     @property
     def accepted(self) -> bool:

@@ -59,6 +59,8 @@ def schema() -> Schema:
             profile=_text("Name of the profile.", 64),
             profileHash=_text("Hash of the profile's content.", 64),
             specHash=_text("Hash of what the run computes: preset and defaults resolved, execution left out.", 64),
+            frozenSpec=_text("Hash of the document in ConfigMap <run>-spec; one that holds another is not believed.", 64),
+            frozenProfile=_text("Hash of the profile and the rollout pods that the run keeps, in a ConfigMap named after it.", 64),
             trainer=_text("Kind of the training job: pytorchjob or trainjob.", 32),
         ),
         conditions={

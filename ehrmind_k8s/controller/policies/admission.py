@@ -1,20 +1,24 @@
 """Whether a run is taken on, and with what: its resolved document, profile, store, steps and kind of training job.
 
-A run is taken on once. From then on its recipe and its store come from the ConfigMap `<run>-spec` and its profile, until `spec.attempt` is
-raised, from `<run>-profile-<attempt>`, so that neither an edited profile nor a newer operator's presets and images change a run under way.
+A run is taken on once. From then on its recipe and its store come from the ConfigMap `<run>-spec`, and its profile, until `spec.attempt` leads
+it out of an end, from `<run>-profile-<hash>`, so that neither an edited profile nor a newer operator's presets and images change a run under
+way. A ConfigMap counts if the status has its hash, or if it holds just what would be written now: its owner reference anybody can write.
+
 What a person can mend outside the run, such as a missing profile, is waited for; what is wrong in the document itself ends it, since the
 document is fixed.
 """
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ehrmind_k8s import __version__, crd, plan, storage
 from ehrmind_k8s.artifacts import RunDocument
-from ehrmind_k8s.controller.records import Object, Snapshot
-from ehrmind_k8s.controller.resources import document, metadata, trainer, trainjob
-from ehrmind_k8s.controller.state import State
+from ehrmind_k8s.controller.records import Object, Snapshot, part
+from ehrmind_k8s.controller.resources import document, frozen, metadata, rollout, trainer, trainjob
+from ehrmind_k8s.controller.resources.frozen import Frozen
+from ehrmind_k8s.controller.state import FROZEN_PROFILE, FROZEN_SPEC, State
 from ehrmind_k8s.crd import Run
 from ehrmind_k8s.crd.convert import camel_text
 from ehrmind_k8s.errors import IntegrityError, SpecError
@@ -40,48 +44,74 @@ class Refusal:
 class Case:
     """What is known about a run before its children are looked at. Without `run` nothing can be done but to say why.
 
-    `frozen` and `profile_frozen`: the document and the profile are the ones that ConfigMaps of the run hold.
+    `servers`: the pod template of the rollout servers that the run has apart from its jobs. `frozen` and `profile_frozen`: ConfigMaps of the run
+    hold the document, and profile and servers. `vouchers`: the hashes of what they hold, or will.
     """
 
     run: Run | None = None
     profile: Profile | None = None
+    servers: dict[str, Any] | None = None
     steps: tuple[Step, ...] = ()
     uri: str = ""
     trainer: str = ""
     frozen: bool = False
     profile_frozen: bool = False
+    vouchers: Mapping[str, str] = field(default_factory=dict)
     refusal: Refusal | None = None
 
 
 def admit(snapshot: Snapshot, before: State) -> Case:
     """What to work with. Never raises: whatever is in the object, there is a sentence about it."""
+    name = document.config_map_name(str(snapshot.run["metadata"].get("name")))
+    data, vouched = _data(snapshot, name), before.resolved.get(FROZEN_SPEC, "")
+    text = None if data is None else str(data.get(document.KEY, ""))
+    if text is None or not vouched:
+        return _anew(snapshot, before, name, text)
+    if document.digest(text) != vouched:
+        return replace(_read(snapshot, None, before), refusal=_not_ours(name))
     try:
-        frozen = _frozen(snapshot)
+        spec = _parsed(text, name)
     except (IntegrityError, SpecError) as error:
-        unreadable = Refusal("SpecUnreadable", f"ConfigMap {error}; if it is damaged, delete it, and it is made again")
+        unreadable = Refusal("SpecUnreadable", f"ConfigMap {error}; upgrade the operator, or delete the ConfigMap, and it is made again")
         return replace(_read(snapshot, None, before), refusal=unreadable)
-    read = _read(snapshot, frozen, before)
+    read = _read(snapshot, spec, before)
+    if read.run is None:
+        return read
+    case = _settled(read.run, snapshot, before)
+    return replace(case, frozen=True, vouchers={**case.vouchers, FROZEN_SPEC: vouched})
+
+
+def _anew(snapshot: Snapshot, before: State, name: str, text: str | None) -> Case:
+    """What to work with when the document is not frozen yet, or not any more; `text` is in a ConfigMap that the status says nothing of."""
+    read = _read(snapshot, None, before)
     if (run := read.run) is None:
         return read
-    lost = before.resolved.get("specHash", "") if frozen is None else ""
-    if lost not in ("", run.spec.recipe_hash()):
-        text = f"ConfigMap {_config_map(snapshot)} is gone, and this operator reads another recipe from the document; restore it, or submit a new run"
-        return _settled(run, snapshot, before, Refusal("SpecLost", text))
-    return replace(_settled(run, snapshot, before), frozen=frozen is not None)
+    if before.resolved.get("specHash", "") not in ("", run.spec.recipe_hash()):
+        lost = f"ConfigMap {name} is gone, and this operator reads another recipe from the document; restore it, or submit a new run"
+        return _settled(run, snapshot, before, Refusal("SpecLost", lost) if text is None else _not_ours(name))
+    case = _settled(run, snapshot, before)
+    if case.run is None or case.refusal:
+        return case
+    digest = document.digest(document.text(case.run))
+    if text is not None and document.digest(text) != digest:
+        return Case(run, refusal=_not_ours(name))
+    return replace(case, frozen=text is not None, vouchers={**case.vouchers, FROZEN_SPEC: digest})
 
 
-def _read(snapshot: Snapshot, frozen: RunSpec | None, before: State) -> Case:
+def _read(snapshot: Snapshot, kept: RunSpec | None, before: State) -> Case:
     """The run alone, or why the object makes none."""
     try:
-        return Case(_run(snapshot.run, frozen))
+        return Case(_run(snapshot.run, kept))
     except SpecError as error:
         return Case(refusal=Refusal("InvalidSpec", str(error), final=not before.accepted))
 
 
 def _settled(run: Run, snapshot: Snapshot, before: State, refusal: Refusal | None = None) -> Case:
     """Store, steps and training job of a run whose document is known; the first thing that is missing is the refusal."""
-    kept = _kept_profile(run, snapshot)
-    profile, problem = (kept, None) if kept else _profile(run, snapshot)
+    kept, problem = _kept(run, snapshot, before)
+    profile = kept.profile if kept else None
+    if not kept and not problem:
+        profile, problem = _profile(run, snapshot)
     store = run.spec.store or before.uri.removesuffix(f"/{run.name}") or (profile.run_store(run.namespace) if profile else None) or ""
     if not store.startswith("s3://"):
         return Case(run, profile, refusal=refusal or problem or _no_store(run, store))
@@ -91,8 +121,12 @@ def _settled(run: Run, snapshot: Snapshot, before: State, refusal: Refusal | Non
         steps = plan.build(run.spec, uri)
     except SpecError as error:
         return Case(refusal=refusal or Refusal("InvalidSpec", camel_text(str(error)), final=not before.accepted))
+    if profile is None:
+        return Case(run, steps=steps, uri=uri, trainer=before.resolved.get("trainer", ""), refusal=refusal or problem)
+    found = kept or Frozen(profile, rollout.template(run, profile) if any(step.wants_rollout for step in steps) else None)
+    vouchers = {FROZEN_PROFILE: frozen.digest(found.data())} if not kept else {}
     trainer, backend = _trainer(run, profile, snapshot, before, steps)
-    return Case(run, profile, steps, uri, trainer, profile_frozen=kept is not None, refusal=refusal or problem or backend)
+    return Case(run, profile, found.servers, steps, uri, trainer, profile_frozen=kept is not None, vouchers=vouchers, refusal=refusal or backend)
 
 
 def accept(current: State, case: Case, now: float) -> State:
@@ -111,41 +145,37 @@ def accept(current: State, case: Case, now: float) -> State:
 
 
 def aligned(current: State, case: Case) -> State:
-    """The state with the stages of the plan, each as the status has it, and the profile and kind of training job that the next attempt has."""
+    """The state with the stages of the plan, each as the status has it, and what the next attempt is made of."""
     found = {"trainer": case.trainer, "profileHash": case.profile.digest() if case.profile else ""}
-    resolved = {**current.resolved, **{k: v for k, v in found.items() if v}}
+    resolved = {**current.resolved, **{k: v for k, v in found.items() if v}, **({} if case.refusal else case.vouchers)}
     return replace(current, resolved=resolved, stages=tuple(current.stage(step.stage) for step in case.steps))
 
 
-def _config_map(snapshot: Snapshot) -> str:
-    return f"{snapshot.run['metadata'].get('name')}-spec"
-
-
-def _frozen(snapshot: Snapshot) -> RunSpec | None:
-    """The document the run was taken on with. Raises IntegrityError or SpecError when it cannot be read."""
-    name = _config_map(snapshot)
-    text = _entry(snapshot, name, document.KEY)
-    return None if text is None else _parsed(text, name)
-
-
-def _kept_profile(run: Run, snapshot: Snapshot) -> Profile | None:
-    """The profile that this attempt of the run began with. One that this version cannot read counts as none: the present one is used."""
-    text = _entry(snapshot, document.profile_name(run), document.PROFILE_KEY)
+def _kept(run: Run, snapshot: Snapshot, before: State) -> tuple[Frozen | None, Refusal | None]:
+    """The profile and the servers that the run began with; nothing while it has none yet, begins anew, or has lost the ConfigMap."""
+    vouched = "" if before.revived(run.spec.attempt) else before.resolved.get(FROZEN_PROFILE, "")
+    name = frozen.name(run.name, vouched)
+    data = _data(snapshot, name) if vouched else None
+    if data is None:
+        return None, None
+    if frozen.digest(data) != vouched:
+        return None, _not_ours(name)
     try:
-        return None if text is None else _profile_of(text)
+        return frozen.read(data), None
     except ValueError:
-        return None
+        text = f"ConfigMap {name} has a profile that this operator cannot read; upgrade it, or delete the ConfigMap and take the profile of now"
+        return None, Refusal("ProfileUnreadable", text)
 
 
-def _entry(snapshot: Snapshot, name: str, key: str) -> str | None:
-    """An entry of a ConfigMap of this run; None while there is no such ConfigMap."""
+def _data(snapshot: Snapshot, name: str) -> Object | None:
+    """The entries of a ConfigMap that names the run as its owner; None while there is no such ConfigMap."""
     found = next((c for c in snapshot.children if c.ours and c.kind == "ConfigMap" and c.name == name), None)
-    return None if found is None else str((found.object.get("data") or {}).get(key, ""))
+    return None if found is None else part(found.object, "data")
 
 
-@functools.lru_cache(maxsize=256)
-def _profile_of(text: str) -> Profile:
-    return Profile.model_validate_json(text)
+def _not_ours(name: str) -> Refusal:
+    text = f"ConfigMap {name} does not hold what this run was taken on with; see who wrote it, and delete it: the operator makes it again"
+    return Refusal("NameConflict", text)
 
 
 @functools.lru_cache(maxsize=256)
@@ -154,23 +184,23 @@ def _parsed(text: str, where: str) -> RunSpec:
     return RunDocument.parse(text.encode(), where).spec
 
 
-def _run(obj: Object, frozen: RunSpec | None) -> Run:
+def _run(obj: Object, kept: RunSpec | None) -> Run:
     """The object as a Run. Raises SpecError.
 
     An edit cannot end a run that was taken on: one that makes no sense counts as not made, except for the keys that stop or continue it.
     """
     try:
-        return _shaped(obj, frozen)
+        return _shaped(obj, kept)
     except SpecError:
         written = obj.get("spec")
-        if frozen is None or not isinstance(written, Mapping):
+        if kept is None or not isinstance(written, Mapping):
             raise
-        return _shaped({**obj, "spec": {k: v for k, v in written.items() if k in EDITS}}, frozen)
+        return _shaped({**obj, "spec": {k: v for k, v in written.items() if k in EDITS}}, kept)
 
 
-def _shaped(obj: Object, frozen: RunSpec | None) -> Run:
+def _shaped(obj: Object, kept: RunSpec | None) -> Run:
     try:
-        return crd.run(obj, frozen)
+        return crd.run(obj, kept)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The schema lets nothing through that is not shaped like a run; a cluster whose CRD was tampered with might.
         raise SpecError(f"the object is not shaped like an {crd.KIND} ({type(error).__name__}); is its CustomResourceDefinition ours?") from None

@@ -15,7 +15,7 @@ from ehrmind_k8s.controller.policies import outcomes, placement
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.policies.outcomes import Attempt, Outcome
 from ehrmind_k8s.controller.records import Child, Phase, Pod, Snapshot
-from ehrmind_k8s.controller.state import Stage, State, left_s
+from ehrmind_k8s.controller.state import FROZEN_PROFILE, Stage, State, left_s
 from ehrmind_k8s.plan import Step
 
 SETTLE_S = 10.0  # for caches to show how an attempt ended
@@ -26,15 +26,16 @@ DRAIN_S = 150.0  # for the pods of the last attempt to stop: they save a checkpo
 
 
 def renew(current: State, wanted: int, now: float) -> State:
-    """A raised `spec.attempt`: a new budget of retries, and the way out of an end. Nobody goes back behind a success."""
+    """A raised `spec.attempt`: a new budget of retries, and the way out of an end, with the profile as it is then."""
     if wanted <= current.attempt:
         return current
     if current.state == crd.SUCCEEDED:
         return replace(current, attempt=wanted)
-    if not current.ended:
+    if not current.revived(wanted):
         return replace(current, attempt=wanted, stages=tuple(replace(s, retries=0) for s in current.stages))
+    resolved = {key: text for key, text in current.resolved.items() if key != FROZEN_PROFILE}
     stages = tuple(s if s.done else replace(s, state="pending", retries=0, reason="") for s in current.stages)
-    return replace(current, state=crd.PENDING, attempt=wanted, stages=stages, started=now, completed=0.0)
+    return replace(current, state=crd.PENDING, attempt=wanted, stages=stages, started=now, completed=0.0, resolved=resolved)
 
 
 def look(current: State, case: Case, snapshot: Snapshot, now: float) -> State:

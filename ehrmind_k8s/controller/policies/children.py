@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from ehrmind_k8s.controller.policies import attempts, placement, rollouts
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot
-from ehrmind_k8s.controller.resources import document, network, trainjob
+from ehrmind_k8s.controller.resources import document, frozen, network, trainjob
+from ehrmind_k8s.controller.resources.frozen import Frozen
 from ehrmind_k8s.controller.state import Stage, State
 from ehrmind_k8s.crd import KIND, Run
 from ehrmind_k8s.plan import Step
@@ -27,12 +28,12 @@ def free(objects: Iterable[Object], snapshot: Snapshot) -> tuple[Object, ...]:
 
 
 def created(before: State, current: State, case: Case) -> tuple[Object, ...]:
-    """What is made once: the document, the profile of this `spec.attempt`, and the objects of an attempt whose start was written in this pass."""
+    """What is made once: the document, the profile, and the objects of an attempt whose start was written in this pass."""
     if current.ended or not case.run or not case.steps:
         return ()
     made: list[Object] = [] if case.frozen or case.refusal else [document.render(case.run)]
     if case.profile and not case.profile_frozen and not case.refusal:
-        made.append(document.render_profile(case.run, case.profile))
+        made.append(frozen.render(case.run, Frozen(case.profile, case.servers)))
     for step in case.steps:
         stage, old = current.stage(step.stage), before.stage(step.stage)
         if stage.active and not stage.uid and (stage.attempt, stage.started) != (old.attempt, old.started):
@@ -56,7 +57,8 @@ def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
     others = {(c.kind, c.name): c for c in snapshot.children if not c.ours}
     if not others or not case.run or not case.profile:
         return None
-    wanted: list[Object] = [document.render(case.run), document.render_profile(case.run, case.profile), *applied(current, case, snapshot)]
+    kept = frozen.render(case.run, Frozen(case.profile, case.servers))
+    wanted: list[Object] = [document.render(case.run), kept, *applied(current, case, snapshot)]
     step = next((s for s in case.steps if not current.stage(s.stage).done), None)
     if step:
         stage = current.stage(step.stage)

@@ -63,7 +63,7 @@ def objects(current: State, case: Case) -> list[Object]:
     """What to apply: Deployment, Service and PDB, where they are not part of the training job."""
     if not case.run or not case.profile or placement.together(case) or not needed(current, case):
         return []
-    return list(rollout.render(case.run, case.profile))
+    return list(rollout.render(case.run, case.profile, case.servers))
 
 
 def superfluous(current: State, case: Case, snapshot: Snapshot) -> tuple[Delete, ...]:

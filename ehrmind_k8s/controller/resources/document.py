@@ -1,7 +1,8 @@
-"""What a run was taken on with, frozen in ConfigMaps: `<run>-spec`, which its pods read too, and `<run>-profile-<attempt>`.
+"""The document that a run was taken on with, in ConfigMap `<run>-spec`: its pods read it there, and so does every later operator."""
 
-An upgrade of the operator or an edited profile then changes no run under way; a raised `spec.attempt` takes up the profile as it is then.
-"""
+import functools
+import hashlib
+import json
 
 from ehrmind_k8s import crd, storage
 from ehrmind_k8s.controller.difference import stamped
@@ -11,30 +12,38 @@ from ehrmind_k8s.errors import SpecError
 from ehrmind_k8s.profile import Profile
 
 KEY = "spec.json"
-PROFILE_KEY = "profile.json"
 
 
 def render(run: Run) -> Object:
     """The ConfigMap with the document. Immutable: what a run computes is settled, and no kubelet has to watch it."""
-    return _config_map(run, config_map_name(run), {KEY: crd.run_document(run).to_json().decode()})
+    return config_map(run, config_map_name(run.name), {KEY: text(run)})
 
 
-def render_profile(run: Run, profile: Profile) -> Object:
-    """The ConfigMap with the profile that this `spec.attempt` of the run has."""
-    return _config_map(run, profile_name(run), {PROFILE_KEY: profile.model_dump_json(exclude_defaults=True)})
+def text(run: Run) -> str:
+    """The document as it is kept."""
+    return crd.run_document(run).to_json().decode()
 
 
-def config_map_name(run: Run) -> str:
-    """Name of the ConfigMap with the document."""
-    return f"{run.name}-spec"
+def digest(text: str) -> str:
+    """32 hex digits of a SHA-256 over a kept document, whatever wrote it. What may change in a run is left out, since it counts from the object."""
+    try:
+        found = json.loads(text)
+        for key in crd.MUTABLE_KEYS:
+            *parents, leaf = key.split(".")
+            functools.reduce(lambda part, parent: part.get(parent, {}), parents, found["spec"]).pop(leaf, None)
+        text = json.dumps(found, sort_keys=True)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # no document: it stands for itself
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def profile_name(run: Run) -> str:
-    """Name of the ConfigMap with the profile."""
-    return f"{run.name}-profile-{run.spec.attempt}"
+def config_map_name(run: str) -> str:
+    """Name of the ConfigMap with the document of a run of this name."""
+    return f"{run}-spec"
 
 
-def _config_map(run: Run, name: str, data: dict[str, str]) -> Object:
+def config_map(run: Run, name: str, data: dict[str, str]) -> Object:
+    """An immutable ConfigMap of a run."""
     return stamped({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(run, name, SHARED), "immutable": True, "data": data})
 
 

@@ -147,7 +147,7 @@ def _resources(wanted: Resources, gpus: Mapping[str, str]) -> Object:
 def _volumes(run: Run, profile: Profile, shared_memory: bool) -> list[tuple[Object, str]]:
     """Volumes, each with the place where it is mounted."""
     found: list[tuple[Object, str]] = [
-        ({"name": "spec", "configMap": {"name": config_map_name(run)}}, SPEC_FOLDER),
+        ({"name": "spec", "configMap": {"name": config_map_name(run.name)}}, SPEC_FOLDER),
         ({"name": "work", "emptyDir": {"sizeLimit": profile.scratch}}, WORK),
         ({"name": "tmp", "emptyDir": {}}, "/tmp"),  # noqa: S108
     ]

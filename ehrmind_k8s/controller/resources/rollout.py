@@ -23,11 +23,11 @@ START_S = 1200
 TICK_S = 5
 
 
-def render(run: Run, profile: Profile) -> list[Object]:
-    """Deployment, Service and PodDisruptionBudget, all of one name."""
+def render(run: Run, profile: Profile, servers: Object | None = None) -> list[Object]:
+    """Deployment, Service and PodDisruptionBudget, all of one name. `servers`: the pod template that the run began with, else a new one."""
     selector = {"matchLabels": metadata.selector(run, ROLE)}
     made: list[tuple[str, str, Object, dict[str, str]]] = [
-        ("apps/v1", "Deployment", _deployment(run, profile, selector), metadata.queue_labels(run, profile)),
+        ("apps/v1", "Deployment", _deployment(run, servers or template(run, profile), selector), metadata.queue_labels(run, profile)),
         ("v1", "Service", _service(run), {}),
         # One at a time, ready or not. `minAvailable` would make the drain of a node wait for ever where there is one server.
         (
@@ -79,14 +79,14 @@ def template(run: Run, profile: Profile, attempt: int | None = None, restart: st
     )
 
 
-def _deployment(run: Run, profile: Profile, selector: Object) -> Object:
+def _deployment(run: Run, servers: Object, selector: Object) -> Object:
     return {
         "replicas": run.spec.rollout.replicas,
         "selector": selector,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
         "progressDeadlineSeconds": _patience_s(run) + 60,
         "revisionHistoryLimit": 1,
-        "template": template(run, profile),
+        "template": servers,
     }
 
 

@@ -172,9 +172,9 @@ def check_suspended(world: World) -> None:
 
 
 CLUSTERS = {
-    "pytorchjob": (Profile(store="s3://bucket/runs"), frozenset({"PyTorchJob"})),
-    "trainjob": (Profile(store="s3://bucket/runs"), frozenset({"TrainJob"})),
-    "queue": (Profile(store="s3://bucket/runs", queue="team"), frozenset({"PyTorchJob", "TrainJob", "Workload"})),
+    "pytorchjob": (Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",)), frozenset({"PyTorchJob"})),
+    "trainjob": (Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",)), frozenset({"TrainJob"})),
+    "queue": (Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",), queue="team"), frozenset({"PyTorchJob", "TrainJob", "Workload"})),
 }
 
 

@@ -64,7 +64,7 @@ class World:
     """What is true."""
 
     spec: Mapping[str, Any] = field(default_factory=dict)
-    profile: Profile = field(default_factory=lambda: Profile(store="s3://bucket/runs"))
+    profile: Profile = field(default_factory=lambda: Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",)))
     served: frozenset[str] = frozenset({"PyTorchJob"})
     ends_with: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # stage -> reason and exit code of every attempt
     time: float = EPOCH

@@ -199,7 +199,7 @@ QUEUED = {
 @pytest.mark.parametrize("reason", QUEUED)
 def test_why_a_queue_holds_a_run_is_read_from_its_workload(reason: str) -> None:
     told, code, sentence = QUEUED[reason]
-    run = a_run(profile=Profile(store="s3://bucket/runs", queue="team"), served=frozenset({"TrainJob", "Workload"}))
+    run = a_run(profile=Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",), queue="team"), served=frozenset({"TrainJob", "Workload"}))
     run.look()
     job = run.world.objects["Job", "demo-prepare-1"]
     condition = {"type": "QuotaReserved", "status": "False", "reason": reason, "message": told}
@@ -213,7 +213,7 @@ def test_why_a_queue_holds_a_run_is_read_from_its_workload(reason: str) -> None:
 
 
 def test_a_queue_without_kueue_is_explained() -> None:
-    run = a_run(profile=Profile(store="s3://bucket/runs", queue="team"), served=frozenset({"TrainJob"}))
+    run = a_run(profile=Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",), queue="team"), served=frozenset({"TrainJob"}))
     run.look()
     run.look()
     assert "queue team is asked for, but the cluster has no Kueue" in run.message
