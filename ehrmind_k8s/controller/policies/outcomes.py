@@ -1,6 +1,6 @@
 """How an attempt ended, and whether another one may mend it.
 
-    report, exit code 0, its child succeeded      succeeded, or skipped
+    report, exit code 0                           succeeded, or skipped, whatever became of its child: it is written when all is stored
     report, 1 2 10 11 20 30 31                    failed: a bug of ours, or something that its user must mend
     report, 75 143 ...                            again, counted against policy.retries
     OOM-killed, killed, gone, no report           again, counted; so is an eviction for going over its own limit, since that comes back
@@ -8,7 +8,7 @@
     report of a fenced attempt                    again, not counted: a higher number was claimed in the store, and the next may be higher still
 
 The report is what the leader left as its termination message. Its exit code counts, not the container's: torchrun exits 1 whatever its child
-said. Once its child succeeded, another attempt is cheap: a complete stage returns its result from its manifest.
+said, and a peer that is lost after the end fails the job.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def judge(attempt: Attempt, phase: Phase) -> Outcome | None:
     """How an attempt ended whose child is in `phase`: succeeded or failed. None: the pods do not tell yet."""
     leader = attempt.leader
     report = attempt.report_of(leader) if leader else None
-    if report and report.exit_code == 0 and phase == "succeeded":
+    if report and report.exit_code == 0:
         return Outcome("skipped" if report.reason == "skipped" else "succeeded", report.reason, 0, report)
     if report and report.exit_code in PERMANENT:
         return Outcome("failed", report.reason, report.exit_code, report)
@@ -82,7 +82,7 @@ def judge(attempt: Attempt, phase: Phase) -> Outcome | None:
         if any(p.exit_reason == reason for p in attempt.pods):
             return Outcome("again", reason, 137, report)
     if report:
-        return Outcome("again", report.reason if code else NO_REPORT, code, report)
+        return Outcome("again", report.reason, code, report)
     if phase == "failed" and code is not None:
         return Outcome("again", KILLED if code >= 128 else NO_REPORT, code)
     return None

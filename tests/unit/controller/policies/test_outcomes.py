@@ -38,7 +38,8 @@ CASES: dict[str, tuple[Phase, list[Pod], tuple[str, str, bool]]] = {
     "over its disk limit": ("failed", [a_pod(137, how="Evicted")], ("again", "Evicted", True)),
     "killed": ("failed", [a_pod(137)], ("again", "Killed", True)),
     "died before it could report": ("failed", [a_pod(1)], ("again", "ReportMissing", True)),
-    "a peer that failed after the leader was done": ("failed", [a_pod(0, "ok"), a_pod(1, leader=False)], ("again", "ReportMissing", True)),
+    "a peer that failed after the leader was done": ("failed", [a_pod(0, "ok"), a_pod(1, leader=False)], ("succeeded", "ok", True)),
+    "a preemption after the leader was done": ("failed", [a_pod(0, "ok"), a_pod(137, leader=False, disrupted=True)], ("succeeded", "ok", True)),
 }
 
 
