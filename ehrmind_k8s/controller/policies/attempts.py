@@ -20,6 +20,7 @@ from ehrmind_k8s.plan import Step
 
 SETTLE_S = 10.0  # for caches to show how an attempt ended
 GONE_S = 60.0  # for a kind of object to be served again, before all of it is taken for lost
+REFUSED_S = 1.0  # before a child that the API server refused is created again: the least by which a status differs from the one before
 UNSEEN_S = 5.0  # for a created child to appear, before it is created again: the operator may have died in between
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 DRAIN_S = 150.0  # for the pods of the last attempt to stop: they save a checkpoint for up to 120 s
@@ -159,16 +160,16 @@ def _concluded(current: State, stage: Stage, outcome: Outcome, case: Case, now: 
 
 
 def _made_again(current: State, stage: Stage, step: Step, case: Case, snapshot: Snapshot, now: float) -> State:
-    """A counted attempt whose child was never seen: create it again, and say so in the status first.
+    """A counted attempt whose child was never seen: create it again, and say so in the status first. Raises SpecError.
 
     A status that did not change would not be written, and a decision without a write could come from an old copy of the run.
     """
     if stage.uid or child_of(stage, snapshot):
         return current
-    left = 0.0 if _refused(stage, snapshot.refusals) else left_s(stage.started, UNSEEN_S, now)
+    left = left_s(stage.started, REFUSED_S if _refused(stage, snapshot.refusals) else UNSEEN_S, now)
     if left > 0:
         return current.waking(left)
-    return current.having(replace(stage, kind=placement.kind(step, case), started=now)).waking(UNSEEN_S)
+    return current.having(replace(stage, kind=placement.render(step, stage.attempt, case)[0]["kind"], started=now)).waking(UNSEEN_S)
 
 
 def _refused(stage: Stage, refusals: Sequence[str]) -> bool:

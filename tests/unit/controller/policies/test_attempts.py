@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from ehrmind_k8s.controller.policies import attempts, outcomes
+from ehrmind_k8s.controller.reconcile import reconcile
 from ehrmind_k8s.controller.records import Child, Pod, Snapshot
 from ehrmind_k8s.controller.state import Stage, left_s
+from tests.unit.controller.runs import a_run
 from tests.unit.controller.world import EPOCH, an_object
 
 SFT = Stage("sft", "pending", attempt=1, ended=EPOCH, reason="Killed", retries=1)
@@ -56,3 +58,19 @@ def test_a_wait_survives_wrong_clocks() -> None:
     assert left_s(EPOCH, 10, EPOCH + 11) == 0
     assert left_s(EPOCH, 10, EPOCH - 30) == 10, "a clock that is a little behind waits no longer than the wait"
     assert left_s(EPOCH + 3600, 10, EPOCH) == 0, "a beginning in an hour was written by a wrong clock"
+
+
+def test_a_refused_child_is_made_again_in_the_next_second_and_the_reason_stays() -> None:
+    run = a_run()
+    run.look()
+    run.world.remove(("Job", "demo-prepare-1"))
+    run.operator.see()
+    snapshot = run.operator.snapshot()
+    assert snapshot
+    refused = replace(snapshot, refusals=("QuotaExceeded Job/demo-prepare-1: exceeded quota: gpus",))
+    at_once, later = reconcile(refused, run.world.time + 0.005), reconcile(refused, run.world.time + 1)
+    assert ([o["kind"] for o in at_once.creates], at_once.requeue_after_s) == ([], attempts.REFUSED_S)
+    assert [o["kind"] for o in later.creates] == ["Job"]
+    assert at_once.status and later.status
+    assert at_once.status["message"] == later.status["message"]
+    assert "exceeded quota" in later.status["message"]
