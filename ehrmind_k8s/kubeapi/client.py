@@ -16,6 +16,8 @@ CONNECT_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 15.0
 PAGE = 500  # objects a page of a list
 CONNECTIONS = 64  # kept open, one for each watch and each worker
+# How a call ends that got no answer: besides urllib3's own, sockets and files (a token that is just replaced), and half of a JSON text.
+SILENCES = (urllib3.exceptions.HTTPError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class Client:
         response = self.open(verb, method, path, query or {}, body, content_type, timeout_s)
         try:
             answer: Object = json.loads(response.data or b"{}")
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+        except SILENCES as error:
             raise self._silent(error, method, path) from None
         return answer
 
@@ -139,13 +141,9 @@ class Client:
         self, verb: str, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str, read_timeout_s: float
     ) -> urllib3.BaseHTTPResponse:
         """The answer to one call, its body not read yet. Raises the error of any answer but 2xx."""
-        headers = {"accept": "application/json, */*", "user-agent": self.agent}
-        if body is not None:
-            headers["content-type"] = content_type
-        if bearer := self._configuration.auth_settings().get("BearerToken", {}).get("value"):
-            headers["authorization"] = bearer
         sent = {k: v for k, v in query.items() if v}
         try:
+            headers = self._headers(content_type if body is not None else "")
             response = self._pool.request(
                 method,
                 self.host + path + ("?" + urlencode(sent) if sent else ""),
@@ -157,13 +155,19 @@ class Client:
                 preload_content=False,
             )
             text = b"" if 200 <= response.status < 300 else response.data
-        except urllib3.exceptions.HTTPError as error:
+        except SILENCES as error:
             self.told(verb, "-")
             raise self._silent(error, method, path) from None
         self.told(verb, str(response.status))
         if 200 <= response.status < 300:
             return response
         raise from_response(response.status, text, response.headers.get("retry-after"))
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {"accept": "application/json, */*", "user-agent": self.agent} | ({"content-type": content_type} if content_type else {})
+        if bearer := self._configuration.auth_settings().get("BearerToken", {}).get("value"):  # reads a token that rotates from its file
+            headers["authorization"] = bearer
+        return headers
 
     def _silent(self, error: Exception, method: str, path: str) -> Unavailable:
         return Unavailable(0, type(error).__name__, f"no answer from the API server {self.host} to {method} {path} ({type(error).__name__})")
@@ -179,7 +183,7 @@ def lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
                 *whole, rest = bytes(pending).split(b"\n")
                 pending = bytearray(rest)
                 yield from (line for line in whole if line)
-    except urllib3.exceptions.HTTPError as error:
+    except SILENCES as error:
         raise Unavailable(0, type(error).__name__, "the stream broke off") from None
     if pending:
         yield bytes(pending)

@@ -20,6 +20,7 @@ from typing import Any
 from ehrmind_k8s.errors import EhrmindError, SpecError, TryAgain
 
 LONGEST = 2000  # characters kept of a server's message
+LONGEST_PAUSE_S = 30.0  # what a server may ask us to wait: a proxy that says an hour must not silence an operator for one
 
 
 class ApiError(EhrmindError):
@@ -89,7 +90,8 @@ def from_status(found: Mapping[str, Any], status: int = 0, retry_after: str | No
     seconds = retry_after or details.get("retryAfterSeconds")
     reason = str(found.get("reason") or "Unknown")
     message = " ".join(str(found.get("message") or "the server gave no reason").split())[:LONGEST]
-    wait = float(str(seconds)) if str(seconds or "").isdigit() else None
+    text = str(seconds or "")
+    wait = min(float(text), LONGEST_PAUSE_S) if text.isascii() and text.isdigit() else None
     return _kind(code, reason)(code, reason, message, retry_after_s=wait, details=details)
 
 

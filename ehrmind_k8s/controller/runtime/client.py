@@ -10,7 +10,7 @@ from typing import Any
 import urllib3
 
 from ehrmind_k8s import kubeapi
-from ehrmind_k8s.kubeapi import CALL_TIMEOUT_S, Object, Resource
+from ehrmind_k8s.kubeapi import CALL_TIMEOUT_S, Object, Resource, Unavailable
 from ehrmind_k8s.kubeapi.client import lines
 from ehrmind_k8s.kubeapi.errors import from_status
 
@@ -22,12 +22,16 @@ class Watch:
         self._response = response
 
     def __iter__(self) -> Iterator[tuple[str, Object]]:
-        """Raises the error of an ERROR event (Gone among them), and Unavailable when the line goes dead."""
+        """Raises the error of an ERROR event (Gone among them), and Unavailable when the line goes dead or breaks off within an event."""
         for line in lines(self._response):
-            event = json.loads(line)
-            if event["type"] == "ERROR":
-                raise from_status(event["object"])
-            yield event["type"], event["object"]
+            try:
+                event = json.loads(line)
+                kind, obj = event["type"], event["object"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise Unavailable(0, type(error).__name__, "the watch said something that is no event") from None
+            if kind == "ERROR":
+                raise from_status(obj)
+            yield kind, obj
 
     def stop(self) -> None:
         """End the watch. Safe at any time, also after it ended."""
