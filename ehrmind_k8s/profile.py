@@ -106,7 +106,10 @@ class Profile(_Section):
     """Everything about pods that is the cluster's business rather than the recipe's."""
 
     store: str | None = Field(
-        None, pattern=STORE, description="Where runs are kept unless they say: s3://bucket/prefix; `{namespace}` becomes the run's namespace."
+        None,
+        pattern=STORE,
+        description="Where runs are kept unless they say: s3://bucket/prefix; `{namespace}` in it becomes the run's namespace, and is needed unless"
+        " the profile is for one namespace: runs of one name would share a directory.",
     )
     allowed_namespaces: tuple[str, ...] = Field((), description="Namespaces that may use this profile; empty means all.")
     images: Images = Field(default_factory=Images, description="Container images.")
@@ -148,6 +151,15 @@ class Profile(_Section):
         if taken := [key for key in labels if key.startswith(OWN_LABELS)]:
             raise ValueError(f"{taken[0]} is set by the operator, which selects pods by such labels; take it out (`queue` names a queue)")
         return labels
+
+    @model_validator(mode="after")
+    def _one_directory_a_run(self) -> "Profile":
+        if self.store and "{namespace}" not in self.store and len(self.allowed_namespaces) != 1:
+            raise ValueError(
+                f"store {self.store}: runs of one name in two namespaces would share a directory; put {{namespace}} into it,"
+                " or let allowed_namespaces name the only one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gpus_once(self) -> "Profile":

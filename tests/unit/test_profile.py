@@ -47,6 +47,8 @@ def test_a_profile_says_what_it_was_told() -> None:
         ("trainer: {nodes: 0}", "trainer.nodes: found 0: Input should be greater than or equal to 1"),
         ("store: /data/runs", "store: found '/data/runs'"),
         ("store: s3://bucket/{user}", "store: found"),
+        ("store: s3://bucket/runs", "store s3://bucket/runs: runs of one name in two namespaces would share a directory; put {namespace} into it"),
+        ("store: s3://bucket/runs\nallowed_namespaces: [a, b]", "let allowed_namespaces name the only one"),
         ("s3: {endpoint_url: s3.hospital.example}", "s3.endpoint_url: found"),
         ("s3: {secret: Not_A_Name}", "s3.secret: found 'Not_A_Name'"),
         ("images: {trainer: 'a b'}", "images.trainer: found 'a b'"),
@@ -63,6 +65,10 @@ def test_a_profile_that_would_fail_in_every_pod_is_refused_with_a_sentence(text:
     with pytest.raises(SpecError) as error:
         profile.parse("gpu", text)
     assert str(error.value).startswith("profile gpu: ") and sentence in str(error.value)
+
+
+def test_a_store_of_one_namespace_needs_not_name_it() -> None:
+    assert profile.parse("mine", "store: s3://bucket/runs\nallowed_namespaces: [a]").run_store("a") == "s3://bucket/runs"
 
 
 def test_all_problems_of_a_profile_are_told_at_once() -> None:

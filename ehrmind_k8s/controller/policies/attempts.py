@@ -72,7 +72,7 @@ def pause_s(stage: Stage) -> float:
     """Seconds between an attempt's end and the next: 10, 20, 40 ... 300 for counted retries; none after a suspend."""
     if stage.reason in ("", outcomes.SUSPENDED):
         return 0.0
-    doublings = 0 if stage.reason in outcomes.UNCOUNTED else max(0, stage.retries - 1)
+    doublings = max(0, stage.retries - 1) if outcomes.counted(stage) else 0
     return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(doublings, 10)))
 
 
@@ -154,9 +154,10 @@ def _concluded(current: State, stage: Stage, outcome: Outcome, case: Case, now: 
         done = replace(ended, state=outcome.verdict, score=report.score if report else None)
         progress = replace(current.progress, done=current.progress.total) if current.progress else None
         return replace(current.having(done), progress=progress, headline=report.headline if report else {})
-    if outcome.verdict == "failed" or (outcome.counted and stage.retries >= case.run.spec.policy.retries):
+    counted = outcomes.counted(ended)
+    if outcome.verdict == "failed" or (counted and stage.retries >= case.run.spec.policy.retries):
         return current.having(replace(ended, state="failed"))
-    return current.having(replace(ended, state="pending", retries=stage.retries + outcome.counted))
+    return current.having(replace(ended, state="pending", retries=stage.retries + counted))
 
 
 def _made_again(current: State, stage: Stage, step: Step, case: Case, snapshot: Snapshot, now: float) -> State:

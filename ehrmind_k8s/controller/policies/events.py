@@ -26,7 +26,8 @@ def _run(before: State, after: State) -> Iterator[Event]:
         yield Event("Normal", "Suspended", after.message)
     if before.holds("Suspended") and not after.holds("Suspended"):
         yield Event("Normal", "Resumed", "Resumed: the stage under way goes on from its last checkpoint")
-    if before.holds("RolloutsReady") and not after.holds("RolloutsReady") and after.rollout.get("replicas"):
+    lost = after.rollout.get("ready", 0) < before.rollout.get("ready", 0)  # not so where somebody asked for more
+    if lost and before.holds("RolloutsReady") and not after.holds("RolloutsReady") and after.rollout.get("replicas"):
         yield Event("Warning", "RolloutDegraded", after.conditions["RolloutsReady"].message)
     old, new = before.conditions.get("Progressing"), after.conditions.get("Progressing")
     stuck = new and new.status == "False" and new.reason not in QUIET and not after.ended
@@ -45,10 +46,10 @@ def _stage(old: Stage, new: Stage, after: State) -> Iterator[Event]:
         yield Event("Normal", "StageSucceeded", f"{name} {new.state}{took}")
     if old.active and new.state == "pending" and new.reason != outcomes.SUSPENDED:
         again = f"{name}: {words.cause(new)}"
-        if new.reason in outcomes.UNCOUNTED:
-            yield Event("Warning", "Preempted", f"{again}; it goes on as the next attempt, which does not count as a retry")
-        else:
+        if outcomes.counted(new):
             yield Event("Warning", "AttemptRetried", f"{again}; retry {new.retries}")
+        else:  # Preempted, NodeLost, Fenced
+            yield Event("Warning", new.reason, f"{again}; it goes on as the next attempt, which does not count as a retry")
 
 
 def _end(before: State, after: State) -> Iterator[Event]:

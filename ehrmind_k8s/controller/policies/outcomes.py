@@ -5,7 +5,8 @@
     report, 75 143 ...                            again, counted against policy.retries
     OOM-killed, killed, gone, no report           again, counted; so is an eviction for going over its own limit, since that comes back
     preempted, evicted, drained, node lost        again, not counted: none of it is the run's doing (the pod has condition DisruptionTarget)
-    report of a fenced attempt                    again, not counted: a higher number was claimed in the store, and the next may be higher still
+    report of a fenced attempt                    again, not counted: a higher number was claimed in the store, and the next may be higher still;
+                                                  counted from number 20 on, when it is rather another run that works in this store
 
 The report is what the leader left as its termination message. Its exit code counts, not the container's: torchrun exits 1 whatever its child
 said, and a peer that is lost after the end fails the job.
@@ -22,6 +23,7 @@ PERMANENT = (1, 2, 10, 11, 20, 30, 31)  # errors.py
 PREEMPTED, NODE_LOST, FENCED, SUSPENDED = "Preempted", "NodeLost", "Fenced", "Suspended"
 OOM_KILLED, EVICTED, KILLED, LOST, NO_REPORT = "OOMKilled", "Evicted", "Killed", "Lost", "ReportMissing"
 UNCOUNTED = (PREEMPTED, NODE_LOST, FENCED, SUSPENDED)
+FREE_FENCES = 20  # numbers that an earlier object of the run may have used up
 LOST_S = 30.0  # a pod that is there so long after it was to be gone is on a node that does not answer
 
 
@@ -33,11 +35,6 @@ class Outcome:
     reason: str
     exit_code: int | None = None
     report: Report | None = None
-
-    @property
-    def counted(self) -> bool:
-        """Whether trying again is paid from policy.retries."""
-        return self.reason not in UNCOUNTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,11 @@ class Attempt:
     def lost(self, now: float) -> bool:
         """Whether a pod should be gone for long: its node does not answer, and never will as far as anybody knows."""
         return any(p.gone_by and now > p.gone_by + LOST_S and p.phase not in ("Succeeded", "Failed") for p in self.pods)
+
+
+def counted(stage: Stage) -> bool:
+    """Whether what ended the newest attempt of a stage is paid from policy.retries."""
+    return stage.reason not in UNCOUNTED or (stage.reason == FENCED and stage.attempt > FREE_FENCES)
 
 
 def judge(attempt: Attempt, phase: Phase) -> Outcome | None:

@@ -72,8 +72,7 @@ def _again(stage: Stage, case: Case) -> str:
     title = words.title(stage.name)
     if not stage.attempt or not stage.reason or stage.reason == outcomes.SUSPENDED:
         return f"{title}: about to begin"
-    counted = stage.reason not in outcomes.UNCOUNTED and case.run
-    retry = f"; retry {stage.retries} of {case.run.spec.policy.retries}" if counted and case.run else ""
+    retry = f"; retry {stage.retries} of {case.run.spec.policy.retries}" if case.run and outcomes.counted(stage) else ""
     return f"{title} attempt {stage.attempt + 1} in {attempts.pause_s(stage):.0f} s: {words.cause(stage)}{retry}"
 
 

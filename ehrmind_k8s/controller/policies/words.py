@@ -95,6 +95,8 @@ def _hint(stage: Stage, run: Run) -> str:
             return "bring the object store back, then raise spec.attempt"
         case "StoreRefused":
             return f"mend the Secret of namespace {run.namespace} that profile {run.spec.profile!r} names, or the store, then raise spec.attempt"
+        case outcomes.FENCED:
+            return "see whether another run works in its store, and give that one another store or name; else raise spec.attempt"
         case "RolloutUnavailable":
             return f"see kubectl get pods -n {run.namespace} -l {crd.LABEL_INSTANCE}={run.name},{crd.LABEL_ROLE}=rollout"
         case _:

@@ -1,5 +1,7 @@
 """How an attempt ended: every way that a stage, a pod or a node can end, and what follows."""
 
+from dataclasses import replace
+
 import pytest
 
 from ehrmind_k8s import errors
@@ -48,7 +50,7 @@ def test_every_end_is_judged(what: str) -> None:
     phase, pods, expected = CASES[what]
     outcome = judged(phase, *pods)
     assert outcome
-    assert (outcome.verdict, outcome.reason, outcome.counted) == expected
+    assert (outcome.verdict, outcome.reason, outcomes.counted(replace(SFT, reason=outcome.reason))) == expected
 
 
 UNTOLD: dict[str, tuple[Phase, list[Pod]]] = {
@@ -69,7 +71,14 @@ def test_what_the_pods_do_not_tell_is_not_guessed(what: str) -> None:
 def test_a_preemption_is_remembered_when_the_pod_is_gone() -> None:
     stage = Stage("sft", "running", attempt=2, reason=outcomes.PREEMPTED)
     outcome = outcomes.judge(Attempt(stage, ()), "failed")
-    assert outcome and (outcome.reason, outcome.counted) == ("Preempted", False)
+    assert outcome and outcome.reason == "Preempted"
+
+
+def test_fences_without_end_are_those_of_another_run_and_are_counted() -> None:
+    fenced = Stage("sft", "pending", reason=outcomes.FENCED)
+    assert not outcomes.counted(replace(fenced, attempt=outcomes.FREE_FENCES))
+    assert outcomes.counted(replace(fenced, attempt=outcomes.FREE_FENCES + 1))
+    assert not outcomes.counted(replace(fenced, attempt=99, reason=outcomes.PREEMPTED))
 
 
 def test_every_error_class_is_permanent_or_can_be_tried_again() -> None:
