@@ -108,8 +108,8 @@ class Profile(_Section):
     store: str | None = Field(
         None,
         pattern=STORE,
-        description="Where runs are kept unless they say: s3://bucket/prefix; `{namespace}` in it becomes the run's namespace, and is needed unless"
-        " the profile is for one namespace: runs of one name would share a directory.",
+        description="Where runs are kept unless they say: s3://bucket/prefix; `{namespace}` in it becomes the run's namespace,"
+        " and is needed unless the profile is for one namespace: runs of one name would share a directory.",
     )
     allowed_namespaces: tuple[str, ...] = Field((), description="Namespaces that may use this profile; empty means all.")
     images: Images = Field(default_factory=Images, description="Container images.")

@@ -222,18 +222,19 @@ def _no_store(run: Run, store: str) -> Refusal:
 
 
 def _trainer(run: Run, profile: Profile | None, snapshot: Snapshot, before: State, steps: tuple[Step, ...]) -> tuple[str, Refusal | None]:
-    """How training stages run, if any is still to come; as they began, as long as the cluster serves it."""
+    """How training stages run, if any is still to come; as they began, unless the cluster serves that no more when the next attempt is due."""
     chosen = before.resolved.get("trainer", "")
     if profile is None or not any(step.stage in plan.TORCH and not before.stage(step.stage).done for step in steps):
         return chosen, None
-    if KINDS.get(chosen) not in snapshot.served:
+    active = any(before.stage(step.stage).active for step in steps)  # discovery may only have hiccuped: no second kind beside its child
+    if not chosen or (KINDS.get(chosen) not in snapshot.served and not active):
         try:
             chosen = trainer.choose(profile, snapshot.served, metadata.queue(run, profile))
         except SpecError as error:
             return chosen, Refusal("BackendUnavailable", str(error))
     try:
         if chosen == "trainjob":
-            trainjob.check(run, steps, profile)
+            trainjob.check(run, [s for s in steps if trainer.kind(run, s, profile, chosen) == trainjob.KIND], profile)
     except SpecError as error:
         return chosen, Refusal("NameTooLong", str(error))
     return chosen, None

@@ -49,6 +49,7 @@ def deleted(before: State, current: State, case: Case, snapshot: Snapshot, writt
     if not case.steps and not current.ended:
         return ()  # nothing is known about what the run needs
     gone = [*_unseen(before, current, snapshot), *_working(current, snapshot, written), *_old(current, snapshot)]
+    gone += _runtimes(gone, current, snapshot, written)
     return (*dict.fromkeys(gone), *rollouts.superfluous(current, case, snapshot))
 
 
@@ -102,19 +103,21 @@ def _working(current: State, snapshot: Snapshot, written: bool) -> Iterator[Dele
         unseen = (child.stage, child.attempt, "")
         known = written or child.attempt <= current.stage(child.stage).attempt
         if known and theirs not in wanted and unseen not in wanted and not child.deleting and placement.working(child, snapshot.pods):
-            yield from _with_runtime(child, snapshot)
+            yield Delete(child.kind, child.name, child.uid)
 
 
 def _old(current: State, snapshot: Snapshot) -> Iterator[Delete]:
     for child in placement.primaries(snapshot):
         if child.attempt <= current.stage(child.stage).attempt - KEPT_ATTEMPTS and not child.deleting:
-            yield from _with_runtime(child, snapshot)
+            yield Delete(child.kind, child.name, child.uid)
 
 
-def _with_runtime(child: Child, snapshot: Snapshot) -> Iterator[Delete]:
-    """A TrainJob and then its runtime, which some versions of Trainer do not let go before it."""
-    yield Delete(child.kind, child.name, child.uid)
-    runtimes = [c for c in snapshot.children if c.ours and c.kind == trainjob.RUNTIME and child.kind == trainjob.KIND]
-    for runtime in runtimes:
-        if (runtime.stage, runtime.attempt) == (child.stage, child.attempt):
-            yield Delete(runtime.kind, runtime.name, runtime.uid)
+def _runtimes(gone: Iterable[Delete], current: State, snapshot: Snapshot, written: bool) -> Iterator[Delete]:
+    """Runtimes whose TrainJob goes in this pass, is gone or was never made. After it: some versions of Trainer let none go that is in use."""
+    going = {delete.uid for delete in gone}
+    used = {(s.name, s.attempt) for s in current.stages if s.active}
+    used |= {(c.stage, c.attempt) for c in placement.primaries(snapshot) if c.kind == trainjob.KIND and c.uid not in going}
+    for child in snapshot.children:
+        known = written or child.attempt <= current.stage(child.stage).attempt
+        if child.ours and child.kind == trainjob.RUNTIME and known and not child.deleting and (child.stage, child.attempt) not in used:
+            yield Delete(child.kind, child.name, child.uid)
