@@ -109,7 +109,7 @@ def _output(report: Report, folder: Path) -> Output:
     (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
     (folder / "report.html").write_text(page.render(report), encoding="utf-8")
     values = {label: policy.metrics[report.primary_metric].value for label, policy in report.policies.items()}
-    headline = {label: round(value, 6) for label, value in values.items() if math.isfinite(value)}
+    headline = {f"{report.primary_metric}@{label}": round(value, 6) for label, value in values.items() if math.isfinite(value)}
     score = list(values.values())[-1]
     meta = {"primary_metric": report.primary_metric}
     return Output(folder, meta, score if math.isfinite(score) else None, message=report.headline, headline=headline)

@@ -102,6 +102,7 @@ def test_a_run_goes_from_submit_to_its_report(
 
     run = own_cluster.get("ehrmindrun", "first", namespace=namespace)
     assert run["status"]["state"] == "succeeded"
+    assert run["status"]["message"].startswith("Succeeded: accuracy ")
     jobs = own_cluster.items("pytorchjob", namespace=namespace)
     assert Counter(job["metadata"]["labels"]["ehrmind.dev/role"] for job in jobs) == {"sft": 1, "rlvr": 1}
     assert not own_cluster.items("deployment", namespace=namespace), "rollouts go when nobody samples any more"
