@@ -201,7 +201,7 @@ class PolicySpec(Section):
 
     retries: int = Field(3, ge=0, description="Attempts after the first for failures that another try may mend (exit code 75 or a killed process).")
     deadline_s: int | None = Field(
-        None, ge=60, description="Longest time from submit to the end (seconds); a run that is continued has it anew. None: none."
+        None, ge=60, description="Longest time from acceptance to the end (seconds); a run that is continued has it anew. None: none."
     )
     ttl_s: int | None = Field(
         None,
