@@ -17,7 +17,7 @@ from ehrmind_k8s.kubeapi import ApiError
 REPORTER = f"{crd.GROUP}/operator"
 AGAIN_S = 600.0  # the same event about the same run is not written again before this
 REMEMBERED = 4096
-NOTE_LIMIT = 1000  # characters; the API allows 1,024 bytes, and notes are ASCII but for a name or two
+NOTE_BYTES = 1024  # the API's bound, of UTF-8
 BURST_OF_A_RUN, PER_SECOND_OF_A_RUN = 25, 1 / 60
 
 
@@ -76,6 +76,6 @@ class Announcer:
             "action": "Reconcile",
             "type": event.type,
             "reason": event.reason,
-            "note": event.message[:NOTE_LIMIT],
+            "note": event.message.encode()[:NOTE_BYTES].decode(errors="ignore"),
             "regarding": regarding,
         }
