@@ -2,7 +2,8 @@
 
 One reflector for each kind (and namespace, when the operator is limited to some). A child or pod is found by the run that its labels name,
 and by its own uid; a Workload of Kueue by the uid of what it queues. Kinds of other projects come and go while we run: what the server has
-is asked every 30 s, and at once when a watch says that its kind is gone.
+is asked every 30 s, and at once when a watch says that its kind is gone. So do namespaces, when the operator is limited to some: one that is
+deleted takes our Role along. Its runs are left alone until it can be read again, and all others go on.
 """
 
 import threading
@@ -16,6 +17,7 @@ from ehrmind_k8s.controller import kinds
 from ehrmind_k8s.controller.runtime.client import Client
 from ehrmind_k8s.controller.runtime.reflector import Reflector
 from ehrmind_k8s.controller.runtime.store import Store
+from ehrmind_k8s.crd.names import STATES
 from ehrmind_k8s.kubeapi import ApiError, NotFound, Refused, Resource
 
 Object = dict[str, Any]
@@ -28,11 +30,11 @@ QUEUED_KINDS = ("Job", "PyTorchJob", "TrainJob", "Pod")
 
 
 class Caches:
-    """Reflectors of all kinds. `wake` hears the key of every run that something happened to."""
+    """Reflectors of all kinds. `wake` hears the key of every run that something happened to, and `changed` of one whose own object changed."""
 
-    def __init__(self, client: Client, namespaces: Sequence[str], profiles: Key, wake: Callable[[Key], None]) -> None:
+    def __init__(self, client: Client, namespaces: Sequence[str], profiles: Key, wake: Callable[[Key], None], changed: Callable[[Key], None]) -> None:
         """`namespaces`: empty means all. `profiles`: namespace and name of the ConfigMap with the profiles."""
-        self._client, self._wake = client, wake
+        self._client, self._wake, self._run_changed = client, wake, changed
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._profiles = profiles
         self._lock = threading.Lock()
@@ -70,9 +72,15 @@ class Caches:
         """All runs."""
         return [n for r in self._of(crd.KIND) for n in r.store.names()]
 
-    def states(self) -> Counter[str]:
-        """How many runs there are in each state."""
-        return sum((r.store.count() for r in self._of(crd.KIND)), Counter())
+    def states(self) -> dict[str, int]:
+        """How many runs there are in each state, in none of them too: an alert sees a number grow, but not one that appears. Empty until all
+        runs were listed, so that an operator that starts does not look like one to whose runs all that just happened."""
+        away = self.unreadable()
+        listed = [r.synced.is_set() for r in self._of(crd.KIND) if r.namespace not in away]
+        if not listed or not all(listed):
+            return {}
+        found = sum((r.store.count() for r in self._of(crd.KIND)), Counter())
+        return {**dict.fromkeys(STATES, 0), **found}
 
     def sizes(self) -> dict[str, int]:
         """How many objects of each kind are in memory."""
@@ -98,20 +106,39 @@ class Caches:
 
     def served(self) -> frozenset[str]:
         """Kinds of other projects that the server has and we can see."""
-        return frozenset(k for k in list(self._reflectors) if k in kinds.SERVED and all(r.synced.is_set() and not _absent(r) for r in self._of(k)))
+        away = self.unreadable()
+        seen = {k: [r for r in self._of(k) if r.namespace not in away] for k in list(self._reflectors) if k in kinds.SERVED}
+        return frozenset(k for k, rs in seen.items() if rs and all(r.synced.is_set() and not _absent(r) for r in rs))
 
     def store(self, kind: str, namespace: str) -> Store | None:
         """Where objects of this kind and namespace are kept; None when they are not watched."""
         return next((r.store for r in self._of(kind) if r.namespace in (None, namespace)), None)
 
     def unsynced(self) -> list[str]:
-        """Kinds whose list is still to come: until then nobody may decide anything."""
-        missing = [r.resource.kind for r in self._all() if not r.synced.is_set() and not (_optional(r) and _absent(r))]
+        """Kinds whose list is still to come: until then nobody may decide anything. Not Workload, which only explains: Kueue may be broken.
+        Not what is in a namespace that cannot be read, unless that is all of them."""
+        away = self.unreadable()
+        away = away if len(away) < len(self._namespaces) else frozenset()
+        needed = (r for r in self._all() if r.namespace not in away and r.resource not in kinds.WORKLOADS)
+        missing = [r.resource.kind for r in needed if not r.synced.is_set() and not (_optional(r) and _absent(r))]
         return sorted(set(missing)) if self._discovered.is_set() else sorted({*missing, "discovery"})
 
     def deaf(self, longest_s: float) -> list[str]:
         """Kinds of which nothing, not even a bookmark, was heard for `longest_s`."""
-        return sorted({r.resource.kind for r in self._all() if r.silent_s > longest_s and not (_optional(r) and r.failure)})
+        away = self.unreadable()
+        silent = (r for r in self._all() if r.silent_s > longest_s and r.namespace not in away)
+        return sorted({r.resource.kind for r in silent if not (_optional(r) and r.failure)})
+
+    def unreadable(self) -> frozenset[str]:
+        """Those of our namespaces in which we may not see everything that a decision needs: they are gone, or their Role is."""
+        needed = (r for r in self._all() if r is not self._own and not _optional(r))
+        return frozenset(r.namespace for r in needed if r.namespace and r.denied)
+
+    def ended(self) -> list[str]:
+        """Threads that have ended without having been told to."""
+        found = [f"reflect-{r.resource.plural}" for r in self._all() if r.ended]
+        stopped = self._stop.is_set() or self._thread.ident is None or self._thread.is_alive()
+        return sorted(set(found)) if stopped else sorted({*found, self._thread.name})
 
     def lists(self) -> int:
         """How often anything was listed."""
@@ -139,7 +166,8 @@ class Caches:
             index, tag, labels = _queued, _nothing, ""
         else:
             index, tag, labels = _labelled, _nothing, OURS
-        changed = self._changed_workloads if resource.kind == "Workload" else self._changed
+        hears = {"Workload": self._changed_workloads, crd.KIND: self._changed_runs}
+        changed = hears.get(resource.kind, self._changed)
         stores = [(n, Store(kinds.keep(resource), index, tag)) for n in self._namespaces]
         reflectors = [Reflector(self._client, resource, store, changed, namespace=n, labels=labels) for n, store in stores]
         with self._lock:
@@ -154,6 +182,11 @@ class Caches:
             if isinstance(key, tuple):
                 self._wake((key[0], key[1]))
 
+    def _changed_runs(self, keys: frozenset[Hashable]) -> None:
+        for key in keys:
+            if isinstance(key, tuple):
+                self._run_changed((key[0], key[1]))
+
     def _changed_workloads(self, uids: frozenset[Hashable]) -> None:
         owners = [r.store for kind in QUEUED_KINDS for r in self._of(kind)]
         for uid in uids:
@@ -162,7 +195,7 @@ class Caches:
 
     def _discover(self) -> None:
         """Start and stop the reflectors of optional kinds as the server gains and loses them."""
-        asked, served = float("-inf"), self.served()
+        asked, served, away = float("-inf"), self.served(), self.unreadable()
         while not self._stop.is_set():
             gone = any(_optional(r) and isinstance(r.failure, NotFound) for r in self._all())
             if gone or time.monotonic() - asked >= DISCOVER_S:
@@ -170,10 +203,14 @@ class Caches:
                 try:
                     self._refresh()
                     self._discovered.set()
-                except ApiError as error:
-                    logs.event("discovery_failed", status=error.status, reason=error.reason)
+                except Exception as error:  # the thread must live: kinds that come later are found by nobody else
+                    status = error.status if isinstance(error, ApiError) else 0
+                    logs.event("discovery_failed", status=status, reason=error.reason if isinstance(error, ApiError) else type(error).__name__)
                     asked += NOTICE_S * 5 - DISCOVER_S  # try again soon
-            if self.served() != served:
+            before, away = away, self.unreadable()
+            for namespace in sorted(away ^ before):
+                logs.event("namespace_unreadable" if namespace in away else "namespace_readable", namespace=namespace)
+            if self.served() != served or before - away:
                 served = self.served()
                 self.wake_all()  # a run may have waited for this kind, or hold children of it that went with it
             self._stop.wait(NOTICE_S)

@@ -1,8 +1,9 @@
 """Between the cluster and `reconcile`: what is there becomes a Snapshot, a Decision becomes calls.
 
-A Decision is carried out in its order: status, deletes, creates, applies, events. Every step may be the last one before a crash, and every one
-may be done again. What the server refuses for a reason that a person can mend (quota, a webhook, rights, a taken name) is kept and shown to
-the next `reconcile` as `Snapshot.refusals`; what time mends is raised, and tried again later.
+A Decision is carried out in its order: status, deletes, network policies, creates, other applies, events. Every step may be the last one before
+a crash, and every one may be done again. While a network policy is refused nothing is started that it is to fence in. What the server refuses
+for a reason that a person can mend (quota, a webhook, rights, a taken name) is kept and shown to the next `reconcile` as `Snapshot.refusals`;
+what time mends is raised, and tried again later.
 """
 
 import threading
@@ -16,15 +17,17 @@ from ehrmind_k8s.controller.caches import Caches, Key
 from ehrmind_k8s.controller.difference import lacks, stamped
 from ehrmind_k8s.controller.expectations import Expectations
 from ehrmind_k8s.controller.records import Decision, Delete, Event, Pod, Progress, Snapshot
-from ehrmind_k8s.controller.refusals import Refusals, refusal
+from ehrmind_k8s.controller.refusals import Name, Refusals, refusal
 from ehrmind_k8s.controller.runtime.client import Client
 from ehrmind_k8s.controller.runtime.rate import Bucket
 from ehrmind_k8s.controller.runtime.store import number
+from ehrmind_k8s.controller.state import ACTIVE
 from ehrmind_k8s.errors import EhrmindError, SpecError
 from ehrmind_k8s.kubeapi import AlreadyExists, ApiError, Conflict, NotFound, Resource, Unavailable
 from ehrmind_k8s.spec import STAGES
 
 Object = dict[str, Any]
+POLICY = "NetworkPolicy"
 
 
 class NotLeading(EhrmindError):
@@ -52,7 +55,7 @@ class Cluster:
         self._expectations = Expectations(caches)
         self._refusals = Refusals()
         self._made: dict[Key, list[Object]] = {}
-        self._applied: dict[tuple[str, str, str], tuple[str, Any]] = {}
+        self._applied: dict[Key, dict[Name, tuple[str, Any]]] = {}
         self._profiles: tuple[str, dict[str, profile.Profile | str]] = ("", {})
         self._lock = threading.Lock()
 
@@ -90,37 +93,39 @@ class Cluster:
         self._expectations.forget(key)
         self._refusals.forget(key)
         self._made.pop(key, None)
-        with self._lock:
-            prefix = f"{key[1]}-"
-            for known in [k for k in self._applied if k[1] == key[0] and k[2].startswith(prefix)]:
-                del self._applied[known]
+        self._applied.pop(key, None)
 
     def execute(self, key: Key, snapshot: Snapshot, decision: Decision) -> bool:
-        """Carry out a decision; True when the server refused a part of it.
+        """Carry out a decision; True while the server refuses something that the run needs.
 
         Raises Conflict when the run has changed meanwhile, Unavailable, and NotLeading.
         """
         self._expectations.forget(key)
         self._write_status(key, snapshot.run, decision.status)
         self._made.pop(key, None)  # the status has their uids now
-        refused: list[str] = []
+        tried: dict[Name, str] = {}
         for delete in decision.deletes:
-            self._attempt(refused, delete.kind, delete.name, self._delete, key, delete)
+            self._try(tried, (delete.kind, delete.name), self._delete, key, delete)
         uid = snapshot.run["metadata"]["uid"]
-        for wanted, method in [*((c, self._create) for c in decision.creates), *((a, self._apply) for a in decision.applies)]:
+        policies = [a for a in decision.applies if a["kind"] == POLICY]
+        rest = [*((c, self._create) for c in decision.creates), *((a, self._apply) for a in decision.applies if a["kind"] != POLICY)]
+        for wanted, method in [*((p, self._apply) for p in policies), *rest]:
             assert wanted["metadata"].get("namespace") == key[0], "a child in another namespace"
-            self._attempt(refused, wanted["kind"], wanted["metadata"]["name"], method, key, uid, wanted)
+            if wanted["kind"] == POLICY or not any(tried.get(_name(p)) for p in policies):
+                self._try(tried, _name(wanted), method, key, uid, wanted)
         self._post(snapshot.run, decision.events)
-        return self._refusals.remember(key, refused)
+        held = {_name(wanted) for wanted, _ in rest}
+        return self._refusals.remember(key, tried, held | _counted_on(decision.status or snapshot.run.get("status") or {}))
 
-    def _attempt(self, refused: list[str], kind: str, name: str, method: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, tried: dict[Name, str], name: Name, method: Callable[..., None], *arguments: Any) -> None:
         """Do it; what a person must mend is noted, and the rest of the decision goes on."""
         try:
             method(*arguments)
+            tried[name] = ""
         except ApiError as error:
-            if not (text := refusal(error, kind, name)):
+            tried[name] = refusal(error, *name)
+            if not tried[name]:
                 raise
-            refused.append(text)
 
     def _write_status(self, key: Key, run: Mapping[str, Any], status: Mapping[str, Any] | None) -> None:
         if status is None or status == run.get("status"):
@@ -163,12 +168,12 @@ class Cluster:
                 live = self._mine(key, uid, resource, name)
             except NotFound:
                 live = None
-        memory = (resource.kind, key[0], name)
+        applied = self._applied.setdefault(key, {})
         digest = wanted["metadata"]["annotations"][crd.ANNOTATION_PLAN]
-        if live and (self._applied.get(memory) == (digest, _edition(live)) or not lacks(live, wanted)):
+        if live and (applied.get(_name(wanted)) == (digest, _edition(live)) or not lacks(live, wanted)):
             return
         made = self._call(self._budget, "apply", resource.kind, self._client.apply, resource, wanted, crd.FIELD_MANAGER)
-        self._applied[memory] = (digest, _edition(made))
+        applied[_name(wanted)] = (digest, _edition(made))
         self._expectations.written(key, made)
 
     def _mine(self, key: Key, uid: str, resource: Resource, name: str) -> Object:
@@ -236,6 +241,17 @@ def leader_of(pods: tuple[Pod, ...]) -> Pod | None:
 def _resource(kind: str) -> Resource:
     assert kind in kinds.BY_KIND, f"no rule for {kind}"
     return kinds.BY_KIND[kind]
+
+
+def _name(obj: Mapping[str, Any]) -> Name:
+    return obj["kind"], obj["metadata"]["name"]
+
+
+def _counted_on(status: Mapping[str, Any]) -> set[Name]:
+    """Children of attempts under way that nobody has seen yet."""
+    stages = [s for s in status.get("stages") or () if isinstance(s, Mapping) and s.get("state") in ACTIVE]
+    children = [s["child"] for s in stages if isinstance(s.get("child"), Mapping)]
+    return {(str(c.get("kind")), str(c.get("name"))) for c in children if not c.get("uid")}
 
 
 def _edition(obj: Mapping[str, Any]) -> Any:

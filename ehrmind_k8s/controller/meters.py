@@ -14,6 +14,7 @@ class Meters:
         self.registry = Registry()
         counter = self.registry.counter
         self.reconciles = counter("ehrmind_reconciles_total", "Looks at a run: ok, refused, conflict, unavailable, error.", ("result",))
+        self.bugs = counter("ehrmind_bugs_total", "Looks that failed in a way that is a bug, of whatever class: what an alert sees grow from 0.")
         self.errors = counter("ehrmind_reconcile_errors_total", "Looks that failed in a way that is a bug, by class of the error.", ("error",))
         self.writes = counter("ehrmind_writes_total", "Writes that the API server took.", ("verb", "kind"))
         self.requests = counter("ehrmind_api_requests_total", "Calls to the API server by verb and status (- without an answer).", ("verb", "code"))

@@ -49,6 +49,11 @@ class ProgressReader:
         """Ask nobody any more."""
         self._queue.close()
 
+    @property
+    def ended(self) -> bool:
+        """Whether a thread of it has ended without having been told to."""
+        return not self._queue.closed and any(t.ident is not None and not t.is_alive() for t in self._threads)
+
     def follow(self, key: Key, leader: Pod | None) -> None:
         """From now on ask `leader` for this run; None: nobody."""
         with self._lock:
@@ -85,7 +90,7 @@ class ProgressReader:
         self._bucket.wait()
         try:
             said = observe.progress(fetch(leader.ip, self._port, "/progress"), leader, time.time(), before)
-        except (OSError, ValueError):
+        except Exception:  # a pod may answer anything, and none of it may end this thread
             said = None
         with self._lock:
             if self._leaders.get(key, leader).uid != leader.uid or key not in self._leaders:

@@ -1,4 +1,6 @@
-"""What the API server refused for a reason that a person can mend, until it no longer does.
+"""What the API server refused for a reason that a person can mend, by object, until it takes it or nobody wants it any more.
+
+A decision that does not try an object again says nothing about it: the refusal of a child that the status counts on stays.
 
 A refusal reads `Code Kind/name: the server's sentence`. Codes: QuotaExceeded, NamespaceTerminating, WebhookDenied, WebhookUnavailable,
 PolicyDenied, Forbidden, NameTaken, NotServed, Invalid.
@@ -6,6 +8,7 @@ PolicyDenied, Forbidden, NameTaken, NotServed, Invalid.
 
 import threading
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ehrmind_k8s.controller.caches import Key
@@ -14,7 +17,10 @@ from ehrmind_k8s.kubeapi import AlreadyExists, ApiError, Invalid, NotFound, Refu
 SENTENCE = 300
 STRANGER_S = 60.0  # nobody tells us when a stranger's object goes: it is asked for again after this time
 
+MOST = 8  # refusals kept of a run
+
 Object = dict[str, Any]
+Name = tuple[str, str]  # kind and name
 
 
 def refusal(error: ApiError, kind: str, name: str) -> str:
@@ -39,24 +45,25 @@ def _code(error: ApiError) -> str:
 
 
 class Refusals:
-    """By run: what was refused last, and objects of strangers under names that the run wants."""
+    """By run: what is refused, and objects of strangers under names that the run wants."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._refused: dict[Key, tuple[str, ...]] = {}
+        self._refused: dict[Key, dict[Name, str]] = {}
         self._strangers: dict[Key, dict[tuple[str, str], tuple[float, Object]]] = {}
 
     def of(self, key: Key) -> tuple[str, ...]:
-        """What the server refused when this run was last worked on."""
-        return self._refused.get(key, ())
+        """What the server refused of what this run needs, the oldest first."""
+        return tuple(self._refused.get(key, {}).values())
 
-    def remember(self, key: Key, refused: list[str]) -> bool:
-        """These were refused just now, instead of what was before; returns whether there are any."""
+    def remember(self, key: Key, tried: Mapping[Name, str], awaited: Collection[Name]) -> bool:
+        """`tried` just now: what the server said, "" when it took it. Of what was refused before, `awaited` is still wanted; the rest is
+        forgotten. Returns whether anything is refused."""
         with self._lock:
-            if refused:
-                self._refused[key] = tuple(refused[:8])
-            else:
-                self._refused.pop(key, None)
+            before = self._refused.pop(key, {})
+            found = {o: tried.get(o, text) for o, text in before.items() if o in tried or o in awaited} | dict(tried)
+            if refused := {o: text for o, text in found.items() if text}:
+                self._refused[key] = dict(list(refused.items())[:MOST])
         return bool(refused)
 
     def stranger(self, key: Key, obj: Object) -> None:

@@ -240,6 +240,8 @@ def test_runs_are_carried_and_then_cost_nothing(client: Client, namespace: str, 
     assert writes.lines() == written
     assert operator.caches.lists() == lists
     assert 'ehrmind_runs{state="running"} 20' in operator.meters.text()
+    assert 'ehrmind_runs{state="failed"} 0' in operator.meters.text()  # an alert sees a number grow, but not one that appears
+    assert "ehrmind_bugs_total 0" in operator.meters.text()
 
 
 def test_what_somebody_changed_by_hand_is_put_right_and_what_they_added_stays(client: Client, namespace: str, operator: Operator) -> None:

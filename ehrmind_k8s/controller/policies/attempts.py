@@ -167,10 +167,12 @@ def _made_again(current: State, stage: Stage, step: Step, case: Case, snapshot: 
     """
     if stage.uid or child_of(stage, snapshot):
         return current
-    left = left_s(stage.started, REFUSED_S if _refused(stage, snapshot.refusals) else UNSEEN_S, now)
+    refused = _refused(stage, snapshot.refusals)
+    left = left_s(stage.started, REFUSED_S if refused else UNSEEN_S, now)
     if left > 0:
         return current.waking(left)
-    return current.having(replace(stage, kind=placement.render(step, stage.attempt, case)[0]["kind"], started=now)).waking(UNSEEN_S)
+    current = current.having(replace(stage, kind=placement.render(step, stage.attempt, case)[0]["kind"], started=now))
+    return current.waking(None if refused else UNSEEN_S)  # what is refused again is tried ever more slowly, whoever waits for it
 
 
 def _refused(stage: Stage, refusals: Sequence[str]) -> bool:

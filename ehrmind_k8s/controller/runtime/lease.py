@@ -40,6 +40,11 @@ class Lease:
         """Whether writing is safe now: also false in a process that slept through its deadline and has not noticed yet."""
         return self.leading and time.monotonic() - self._renewed < DEADLINE_S
 
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended without having been told to."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stop.is_set()
+
     def release(self) -> None:
         """Stop taking part, and hand the Lease back when it is ours. Takes 2 s at most."""
         self._stop.set()
@@ -65,6 +70,8 @@ class Lease:
                 pass  # somebody wrote it at the same moment: the next try reads who
             except ApiError as error:
                 logs.event("lease_failed", status=error.status, reason=error.reason)
+            except Exception as error:  # a thread that ended here would leave a process that looks well and never leads again
+                logs.event("lease_failed", status=0, reason=type(error).__name__)
             if held:
                 self._renewed = began
             if held and not self.leading:

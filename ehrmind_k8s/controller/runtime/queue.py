@@ -87,6 +87,10 @@ class Queue(Generic[Key]):
             self._release(key)
             self._enter(key, self._clock() + delay_s)
 
+    def failing(self, key: Key) -> bool:
+        """Whether the last look at `key` failed."""
+        return key in self._failures
+
     def depth(self) -> int:
         """Keys that are due and that nobody works on yet."""
         with self._lock:
@@ -97,6 +101,11 @@ class Queue(Generic[Key]):
         """How long the slowest worker has had its key; 0 when none has one."""
         with self._lock:
             return max((self._clock() - since for since in self._working.values()), default=0.0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it hands out no key any more."""
+        return not self._open
 
     def close(self) -> None:
         """No key is handed out any more; whoever waits in `get` returns."""

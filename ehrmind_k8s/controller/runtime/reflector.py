@@ -42,6 +42,7 @@ class Reflector:
         self.namespace, self._selectors, self._silence_s = namespace, {"labels": labels, "fields": fields}, silence_s
         self.synced = threading.Event()
         self.failure: ApiError | None = None  # of the last try; None while it works
+        self.denied = False  # what the server last said: that this kind may not be seen here, or is not there. An outage says nothing
         self.lists = self.watches = 0
         self._heard = time.monotonic()
         self._stop = threading.Event()
@@ -60,6 +61,11 @@ class Reflector:
             watch.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended without having been told to."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stop.is_set()
 
     @property
     def silent_s(self) -> float:
@@ -83,6 +89,10 @@ class Reflector:
                 self.changed(self.store.replace({}, ""))
             except ApiError as error:
                 self.failure = error
+            except Exception as error:  # whatever it is: without this thread the operator would be blind for this kind
+                self._version, self.failure = "", Unavailable(0, type(error).__name__, "the reflector failed")
+            if self.failure is None or self.failure.status in (403, 404):
+                self.denied = self.failure is not None
             lived = time.monotonic() - began
             tries = 0 if lived > ALIVE_S else tries + 1
             if self.failure and tries in TOLD and not self._stop.is_set():
@@ -100,7 +110,7 @@ class Reflector:
         self.lists += 1
         touched = self.store.replace(entries, version)
         self._version = version
-        self.failure = None
+        self.failure, self.denied = None, False
         self.synced.set()
         if touched:
             self.changed(touched)
@@ -109,7 +119,7 @@ class Reflector:
         seconds = random.randint(*WATCH_S)
         watch = self.client.watch(self.resource, self.namespace, self._version, timeout_s=seconds, read_timeout_s=self._silence_s, **self._selectors)
         self.watches += 1
-        self._watch, self.failure = watch, None
+        self._watch, self.failure, self.denied = watch, None, False
         try:
             for kind, obj in () if self._stop.is_set() else watch:
                 self._heard = time.monotonic()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ehrmind_k8s.controller.refusals import refusal
+from ehrmind_k8s.controller.refusals import Refusals, refusal
 from ehrmind_k8s.kubeapi.errors import from_response
 
 
@@ -51,3 +51,22 @@ def test_a_proxy_that_answers_with_a_page_is_no_reason_to_fail() -> None:
 
 def test_a_long_sentence_is_cut() -> None:
     assert len(said(422, "Invalid", "x" * 5000)) < 400
+
+
+KEY, JOB, SERVER = ("ns", "demo"), ("Job", "demo-sft-1"), ("Deployment", "demo-rollout")
+
+
+def test_what_was_not_tried_again_stays_refused_while_it_is_counted_on() -> None:
+    refusals = Refusals()
+    assert refusals.remember(KEY, {JOB: "QuotaExceeded"}, {JOB})
+    assert refusals.remember(KEY, {}, {JOB})
+    assert refusals.remember(KEY, {SERVER: "Forbidden"}, {JOB})
+    assert refusals.of(KEY) == ("QuotaExceeded", "Forbidden")
+
+
+@pytest.mark.parametrize(("tried", "awaited"), [({JOB: ""}, {JOB}), ({}, set())])
+def test_what_was_taken_or_is_wanted_no_more_is_not_refused(tried: dict[tuple[str, str], str], awaited: set[tuple[str, str]]) -> None:
+    refusals = Refusals()
+    refusals.remember(KEY, {JOB: "QuotaExceeded"}, {JOB})
+    assert not refusals.remember(KEY, tried, awaited)
+    assert refusals.of(KEY) == ()
