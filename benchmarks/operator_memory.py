@@ -1,6 +1,6 @@
 """What 5,000 finished runs cost an operator: time to be ready, memory, a look at each, and what a quiet minute asks of the API server.
 
-    python -m benchmarks.operator [--runs 5000]
+    python -m benchmarks.operator_memory [--runs 5000]
 
 A real etcd and API server hold the runs, each with four Jobs and a ConfigMap; the operator watches them as in production, and decides
 nothing (a finished run that nobody changes). Bounds: 300 MB, 30 s, 20 ms at the 99th percentile, 0 writes and 0 lists.
@@ -120,7 +120,7 @@ def main() -> int:
         began = time.monotonic()
         fill_all(server, given.runs)
         print(f"{given.runs} runs with {5 * given.runs} children stored in {time.monotonic() - began:.0f} s", flush=True)
-        command = [sys.executable, "-m", "benchmarks.operator", "--measure", str(server.kubeconfig)]
+        command = [sys.executable, "-m", "benchmarks.operator_memory", "--measure", str(server.kubeconfig)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     m = json.loads(done.stdout)
     print(f"start to ready             {m['ready_s']:.1f} s    (bound 30)")
