@@ -13,6 +13,7 @@ names that this package chose; no text of an event gets in, so no text of a reco
 import json
 import math
 import os
+import socket
 import socketserver
 import sys
 import threading
@@ -98,13 +99,16 @@ class Board:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
 
     def __init__(self, port: int, board: Board) -> None:
         self.board = board
-        super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104 (a pod: the operator and a scraper come from outside)
+        super().__init__(("", port), _Handler)  # a pod: the operator and a scraper come from outside, by IPv4 or IPv6
 
     def server_bind(self) -> None:
         """As the base class, which then asks a name server for the name of this address: in a closed network that takes half a minute."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

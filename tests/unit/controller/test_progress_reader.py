@@ -53,6 +53,13 @@ def test_what_a_stage_says_is_read_again_and_again(board: tuple[progress.Board, 
         reader.stop()
 
 
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+def test_a_stage_is_heard_whatever_addresses_pods_have(board: tuple[progress.Board, int], ip: str) -> None:
+    if ":" in ip and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    assert b'"stage": "sft"' in fetch(ip, board[1], "/progress")
+
+
 def test_another_attempt_that_answers_under_the_same_address_is_not_believed(board: tuple[progress.Board, int]) -> None:
     _, port = board
     reader = ProgressReader(lambda _: None, port=port, interval_s=0.02)
