@@ -73,14 +73,14 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
 
     # Go on, unless somebody else's object or something missing is in the way.
     current = progress.show(current, snapshot, now)
-    if stranger := children.stranger(current, case, snapshot):
-        if not children.leaving(stranger, case.run):
-            return endings.clash(current, stranger, now)
-        return replace(current, note=f"waiting for {stranger.kind} {stranger.name} of an earlier run to go").waking(LEFTOVERS_S)
-    if case.refusal:
-        return current.waking(admission.RECHECK_S)
-    step = next(s for s in case.steps if s.stage == stage.name)
     try:
+        if stranger := children.stranger(current, case, snapshot):
+            if not children.leaving(stranger, case.run):
+                return endings.clash(current, stranger, now)
+            return replace(current, note=f"waiting for {stranger.kind} {stranger.name} of an earlier run to go").waking(LEFTOVERS_S)
+        if case.refusal:
+            return current.waking(admission.RECHECK_S)
+        step = next(s for s in case.steps if s.stage == stage.name)
         return attempts.start(current, step, case, snapshot, now)
     except SpecError as error:
         return endings.refuse(current, "InvalidSpec", str(error), now)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from ehrmind_k8s.controller.policies import attempts, placement, rollouts
 from ehrmind_k8s.controller.policies.admission import Case
-from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot
+from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot, parts
 from ehrmind_k8s.controller.resources import document, frozen, network, trainjob
 from ehrmind_k8s.controller.resources.frozen import Frozen
 from ehrmind_k8s.controller.state import Stage, State
@@ -54,7 +54,7 @@ def deleted(before: State, current: State, case: Case, snapshot: Snapshot, writt
 
 
 def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
-    """An object that is not this run's under a name that it needs now."""
+    """An object that is not this run's under a name that it needs now. Raises SpecError where names get too long."""
     others = {(c.kind, c.name): c for c in snapshot.children if not c.ours}
     if not others or not case.run or not case.profile:
         return None
@@ -71,7 +71,7 @@ def stranger(current: State, case: Case, snapshot: Snapshot) -> Child | None:
 
 def leaving(child: Child, run: Run) -> bool:
     """Whether an object of somebody else will go by itself: it is being deleted, or is left of an earlier run of this name."""
-    owners = (child.object.get("metadata") or {}).get("ownerReferences") or ()
+    owners = parts(child.object, "metadata", "ownerReferences")
     return child.deleting or any((o.get("kind"), o.get("name")) == (KIND, run.name) for o in owners)
 
 

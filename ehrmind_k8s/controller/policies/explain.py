@@ -5,13 +5,12 @@ progress for long. Nothing here changes what the operator does: it kills nothing
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ehrmind_k8s.controller.policies import attempts, placement, progress, rollouts, words
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.policies.rollouts import Servers
-from ehrmind_k8s.controller.records import Object, Pod, Snapshot
+from ehrmind_k8s.controller.records import Pod, Snapshot, parts
 from ehrmind_k8s.controller.state import Stage, State
 from ehrmind_k8s.crd import Run
 
@@ -116,7 +115,10 @@ def _servers(run: Run, snapshot: Snapshot, now: float) -> Problem | None:
         if not pod.ready and (found := _pod(pod, run, now)):
             return found
     made = (c for c in snapshot.children if c.ours and c.kind == "Deployment")
-    failed = next((c for child in made for c in _conditions(child.object) if c.get("type") == "ReplicaFailure" and c.get("status") == "True"), None)
+    failed = next(
+        (c for child in made for c in parts(child.object, "status", "conditions") if c.get("type") == "ReplicaFailure" and c.get("status") == "True"),
+        None,
+    )
     if failed:
         return Problem("RolloutsRefused", f"pods are refused: {_cut(failed.get('message'))}")
     return None
@@ -153,8 +155,8 @@ def _not_admitted(stage: Stage, case: Case, snapshot: Snapshot) -> Problem:
     """Why a queue holds the stage."""
     name = placement.queue(case)
     for workload in snapshot.workloads:
-        if any(o.get("uid") == stage.uid for o in workload.get("metadata", {}).get("ownerReferences") or ()):
-            for condition in _conditions(workload):
+        if any(o.get("uid") == stage.uid for o in parts(workload, "metadata", "ownerReferences")):
+            for condition in parts(workload, "status", "conditions"):
                 if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
                     stuck = condition.get("reason") == "Inadmissible"
                     return Problem("QueueInadmissible" if stuck else "Queued", f"queue {name}: {_cut(condition.get('message'))}")
@@ -177,12 +179,8 @@ def _refused(refusal: str, run: Run) -> Problem:
     return Problem(code if code.isalnum() else "Refused", f"the API server refused {what}: {_cut(told)}; {hint}")
 
 
-def _conditions(obj: Object) -> Iterable[Object]:
-    return (obj.get("status") or {}).get("conditions") or ()
-
-
-def _cut(text: str | None) -> str:
-    return " ".join((text or "").split())[:240]
+def _cut(text: object) -> str:
+    return " ".join(str(text or "").split())[:240]
 
 
 def _later(problem: Problem, since: float, wait_s: float, now: float) -> Found:

@@ -9,7 +9,7 @@ from typing import Literal
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.policies import placement
 from ehrmind_k8s.controller.policies.admission import Case
-from ehrmind_k8s.controller.records import Child, Delete, Object, Pod, Snapshot
+from ehrmind_k8s.controller.records import Child, Delete, Object, Pod, Snapshot, part
 from ehrmind_k8s.controller.resources import rollout
 from ehrmind_k8s.controller.state import State
 
@@ -83,5 +83,5 @@ def status(current: State, case: Case, servers: Servers) -> dict[str, object]:
 
 
 def _is_rollout(child: Child) -> bool:
-    labels = (child.object.get("metadata") or {}).get("labels") or {}
+    labels = part(child.object, "metadata", "labels")
     return child.kind in ("Deployment", "Service", "PodDisruptionBudget") and labels.get(crd.LABEL_ROLE) == ROLE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.difference import stamped
-from ehrmind_k8s.controller.records import Child, Phase, Pod
+from ehrmind_k8s.controller.records import Child, Phase, Pod, part
 from ehrmind_k8s.controller.resources import metadata, observation, rollout, stage
 from ehrmind_k8s.controller.resources.metadata import Object
 from ehrmind_k8s.crd import Run
@@ -36,5 +36,4 @@ def render(run: Run, step: Step, attempt: int, profile: Profile) -> list[Object]
 
 def observe(child: Child, pods: Sequence[Pod]) -> tuple[Phase, str]:
     """What the Job is doing. SuccessCriteriaMet cannot be taken back, and a cluster whose webhooks fail gets no further than that."""
-    suspend = (child.object.get("spec") or {}).get("suspend")
-    return observation.phase(child, pods, ("Complete", "SuccessCriteriaMet"), ("Failed",), suspend)
+    return observation.phase(child, pods, ("Complete", "SuccessCriteriaMet"), ("Failed",), part(child.object, "spec").get("suspend"))

@@ -5,14 +5,15 @@ any more stays in the list with status False.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from ehrmind_k8s.controller.records import Child, Object, Phase, Pod
+from ehrmind_k8s.controller.records import Child, Object, Phase, Pod, parts
 
 SUSPENDED = "Suspended"
 UNSCHEDULABLE = "Unschedulable"
 
 
-def phase(child: Child, pods: Sequence[Pod], good: Sequence[str], bad: Sequence[str], suspend: bool | None) -> tuple[Phase, str]:
+def phase(child: Child, pods: Sequence[Pod], good: Sequence[str], bad: Sequence[str], suspend: Any) -> tuple[Phase, str]:
     """Phase and a reason code ("" when there is nothing to say). `good` and `bad` are conditions of an end, `suspend` what the spec says.
 
     `queued` is what a queue or somebody holds back: its spec says so before a condition does.
@@ -30,8 +31,7 @@ def phase(child: Child, pods: Sequence[Pod], good: Sequence[str], bad: Sequence[
 
 def holding(obj: Object) -> dict[str, str]:
     """The conditions of an object that hold, each with its reason."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return {c.get("type", ""): c.get("reason") or "" for c in conditions if c.get("status") == "True"}
+    return {str(c.get("type")): str(c.get("reason") or "") for c in parts(obj, "status", "conditions") if c.get("status") == "True"}
 
 
 def stuck(pods: Sequence[Pod]) -> str:

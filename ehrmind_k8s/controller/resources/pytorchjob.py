@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.difference import stamped
-from ehrmind_k8s.controller.records import Child, Phase, Pod
+from ehrmind_k8s.controller.records import Child, Phase, Pod, part
 from ehrmind_k8s.controller.resources import metadata, observation, rollout, stage
 from ehrmind_k8s.controller.resources.metadata import Object
 from ehrmind_k8s.crd import Run
@@ -44,5 +44,4 @@ def render(run: Run, step: Step, attempt: int, profile: Profile) -> list[Object]
 
 def observe(child: Child, pods: Sequence[Pod]) -> tuple[Phase, str]:
     """What the PyTorchJob is doing."""
-    policy = (child.object.get("spec") or {}).get("runPolicy") or {}
-    return observation.phase(child, pods, ("Succeeded",), ("Failed",), policy.get("suspend"))
+    return observation.phase(child, pods, ("Succeeded",), ("Failed",), part(child.object, "spec", "runPolicy").get("suspend"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ehrmind_k8s import crd
 from ehrmind_k8s.controller.difference import stamped
-from ehrmind_k8s.controller.records import Child, Phase, Pod
+from ehrmind_k8s.controller.records import Child, Phase, Pod, part
 from ehrmind_k8s.controller.resources import metadata, observation, rollout, stage
 from ehrmind_k8s.controller.resources.metadata import NAME_LIMIT, Object
 from ehrmind_k8s.controller.resources.pod import ROLLOUT_PORT
@@ -69,7 +69,7 @@ def render(run: Run, step: Step, attempt: int, profile: Profile) -> list[Object]
 
 def observe(child: Child, pods: Sequence[Pod]) -> tuple[Phase, str]:
     """What the TrainJob is doing. It has no condition for running, and its column STATE says Suspended of one that was resumed."""
-    return observation.phase(child, pods, ("Complete",), ("Failed",), (child.object.get("spec") or {}).get("suspend"))
+    return observation.phase(child, pods, ("Complete",), ("Failed",), part(child.object, "spec").get("suspend"))
 
 
 def holds_rollouts(run: Run, step: Step, profile: Profile) -> bool:

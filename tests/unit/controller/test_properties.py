@@ -6,6 +6,7 @@ EHRMIND_FAULTS=1 tries many more.
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ehrmind_k8s import crd
+from ehrmind_k8s.controller import observe
 from ehrmind_k8s.controller.reconcile import reconcile
+from ehrmind_k8s.controller.records import Child
 from ehrmind_k8s.profile import Profile
 from ehrmind_k8s.spec import STAGES
 from tests.unit.controller.world import JOBS, LAG_S, NAME, Object, Operator, World, an_object
@@ -278,11 +281,29 @@ def corrupted(data: st.DataObject, value: Any) -> Any:
     return data.draw(json_values())
 
 
+def an_odd_child(data: st.DataObject, child: Child) -> Child:
+    """A child as a cluster might have it whose definitions were tampered with; labels and metadata have their shapes everywhere."""
+    raw = dict(child.object)
+    for part in data.draw(st.lists(st.sampled_from(["spec", "status", "data", "labels", "owner"]), max_size=2)):
+        if part == "labels":
+            odd = data.draw(st.sampled_from([{}, {crd.LABEL_ATTEMPT: "999999999"}, {crd.LABEL_ROLE: "sft"}, {crd.LABEL_ROLE: "?"}]))
+            raw = {**raw, "metadata": {**raw["metadata"], "labels": {**raw["metadata"].get("labels", {}), **odd}}}
+        elif part == "owner":
+            raw = {**raw, "metadata": {**raw["metadata"], "ownerReferences": []}}
+        else:
+            raw = {**raw, part: corrupted(data, raw.get(part))}
+    return observe.child(raw, an_object()["metadata"]["uid"])
+
+
+def a_workload(uid: str) -> Object:
+    condition = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "no quota"}
+    return {"metadata": {"ownerReferences": [{"uid": uid}]}, "status": {"conditions": [condition]}}
+
+
 @CHECKS
 @given(st.data())
 def test_any_object_gets_an_answer(data: st.DataObject) -> None:
-    world = World()
-    operator = Operator(world)
+    world, operator, _ = a_world(data.draw(st.sampled_from(sorted(CLUSTERS))))
     for _ in range(data.draw(st.integers(0, 12))):
         operator.see()
         operator.look()
@@ -292,8 +313,11 @@ def test_any_object_gets_an_answer(data: st.DataObject) -> None:
         run = {**run, part: corrupted(data, run.get(part))}
     world.put(run)
     operator.see()
+    operator.workloads = tuple(corrupted(data, a_workload(uid)) for uid in data.draw(st.lists(st.sampled_from(["uid-3", "uid-9"]), max_size=2)))
     snapshot = operator.snapshot()
     assert snapshot
+    served = data.draw(st.sampled_from([world.served, frozenset(), frozenset({"TrainJob", "Workload"})]))
+    snapshot = replace(snapshot, served=served, children=tuple(an_odd_child(data, child) for child in snapshot.children))
     decision = reconcile(snapshot, world.time)
     if decision.status is not None:
         VALID.validate(decision.status)

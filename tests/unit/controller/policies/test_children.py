@@ -3,11 +3,12 @@
 import pytest
 
 from ehrmind_k8s.controller.policies import admission
-from ehrmind_k8s.controller.records import Delete, Snapshot
+from ehrmind_k8s.controller.reconcile import reconcile
+from ehrmind_k8s.controller.records import Child, Delete, Pod, Snapshot
 from ehrmind_k8s.controller.state import State
 from ehrmind_k8s.profile import Profile
 from tests.unit.controller.runs import a_run
-from tests.unit.controller.world import an_object
+from tests.unit.controller.world import EPOCH, an_object
 
 TRAINJOBS = frozenset({"TrainJob"})
 
@@ -59,3 +60,13 @@ def test_a_long_name_is_measured_only_where_a_training_job_bears_it(queue: str |
     profile = Profile(store="s3://bucket/{namespace}", queue=queue)  # outside of a queue, prepare and evaluate are Jobs
     case = admission.admit(Snapshot(an_object(name="a" * 40), profile, served=TRAINJOBS), State())
     assert (case.refusal.reason if case.refusal else "") == reason
+
+
+def test_names_that_get_too_long_end_a_run_even_beside_an_object_of_somebody_else() -> None:
+    run = an_object({"stages": ["sft"], "inputs": {"prepare": "s3://bucket/demo/prepare"}}, name="a" * 40)
+    profile = Profile(store="s3://bucket/{namespace}")
+    stranger, pod = Child("Service", "theirs", "u", ours=False), Pod("p", "u", "sft", 99_999, "Failed")
+    decision = reconcile(Snapshot(run, profile, served=TRAINJOBS, children=(stranger,), pods=(pod,)), EPOCH)
+    assert decision.status
+    assert (decision.status["state"], decision.creates) == ("failed", ())
+    assert "its name is too long for a TrainJob" in decision.status["message"]

@@ -70,3 +70,9 @@ def test_phase_and_reason(case: str) -> None:
 
 def test_a_status_that_is_not_there_yet_is_no_error() -> None:
     assert trainer.observe(Child("TrainJob", "n", "u", True, "sft", 1), []) == ("starting", "")
+
+
+@pytest.mark.parametrize("kind", ["Job", "PyTorchJob", "TrainJob"])
+@pytest.mark.parametrize("odd", [{"spec": 3, "status": []}, {"spec": {"runPolicy": "x"}, "status": {"conditions": [None, 3, {"type": []}]}}])
+def test_an_object_of_an_odd_shape_says_nothing(kind: str, odd: dict[str, object]) -> None:
+    assert trainer.observe(Child(kind, "n", "u", True, "sft", 1, object=odd), []) == ("starting", "")
