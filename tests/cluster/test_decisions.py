@@ -1,8 +1,12 @@
-"""What an API server refuses, with the real `reconcile`: told, tried again with patience, and done once it may be. And what may not be seen.
+"""The real `reconcile` on a real API server: what is refused, what may not be seen, who decides, and what a person changes meanwhile.
 
-Only etcd and the API server are needed: Jobs are made and never run.
+Only etcd and the API server are needed: what controllers and kubelets say of a Job is said by the test.
 """
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +25,7 @@ from ehrmind_k8s.kubeapi import Resource
 from tests.cluster.api_server import DEFINITIONS, NAMESPACES, ApiServer, api_server
 from tests.cluster.little_operator import child, options
 from tests.cluster.stages import profiles
+from tests.conftest import ROOT
 
 Object = dict[str, Any]
 JOB, POLICY, CONFIG_MAP = kinds.BY_KIND["Job"], kinds.BY_KIND["NetworkPolicy"], kinds.CONFIG_MAP
@@ -344,3 +349,118 @@ def _broken(client: Client, resource: Resource, namespace: str) -> bool:
     except kubeapi.Unavailable:
         return True
     return False
+
+
+NOW = "2026-11-24T10:00:00Z"
+BEGUN: Object = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def begin(client: Client, namespace: str, job: str) -> None:
+    """The Job has a pod that runs, as the controller and a kubelet would say."""
+    found = client.get(JOB, namespace, job)
+    template, owner = found["spec"]["template"], {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": found["metadata"]["uid"]}
+    head = {"name": f"{job}-0", "namespace": namespace, "labels": template["metadata"]["labels"], "ownerReferences": [owner | {"controller": True}]}
+    client.create(kinds.POD, {"apiVersion": "v1", "kind": "Pod", "metadata": head, "spec": template["spec"]})
+    _say(client, kinds.POD, namespace, f"{job}-0", BEGUN)
+    _say(client, JOB, namespace, job, {"active": 1, "ready": 1, "startTime": NOW})
+
+
+def finish(client: Client, namespace: str, job: str) -> None:
+    """The pod ends well, and with it the Job."""
+    labels = client.get(kinds.POD, namespace, f"{job}-0")["metadata"]["labels"]
+    stage, attempt = labels[crd.LABEL_ROLE], int(labels[crd.LABEL_ATTEMPT])
+    report = {"stage": stage, "attempt": attempt, "reason": "ok", "exit_code": 0, "score": None, "seconds": 1.0, "headline": {}}
+    ended = {"exitCode": 0, "reason": "Completed", "message": json.dumps(report), "startedAt": NOW, "finishedAt": NOW}
+    container = {"name": stage, "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": ended}}
+    _say(client, kinds.POD, namespace, f"{job}-0", {"phase": "Succeeded", "containerStatuses": [container]})
+    done = [{"type": t, "status": "True", "reason": "Done", "lastTransitionTime": NOW} for t in ("SuccessCriteriaMet", "Complete")]
+    _say(client, JOB, namespace, job, {"active": 0, "ready": 0, "succeeded": 1, "completionTime": NOW, "conditions": done})
+
+
+def _say(client: Client, resource: Resource, namespace: str, name: str, said: Object) -> None:
+    body, kind = {"status": said}, "application/merge-patch+json"
+    client.request("patch", "PATCH", resource.path(namespace, name, "status"), body=body, content_type=kind)
+
+
+def stage(client: Client, namespace: str) -> Object:
+    """The first stage, as the status shows it."""
+    found: Object = (status(client, namespace).get("stages") or [{}])[0]
+    return found
+
+
+def in_prepare(client: Client, namespace: str) -> str:
+    """A run whose first stage is under way; returns its child's uid."""
+    submit(client, namespace)
+    until(lambda: names(client, JOB, namespace) == ["x-prepare-1"])
+    begin(client, namespace, "x-prepare-1")
+    until(lambda: stage(client, namespace).get("state") == "running")
+    uid: str = client.get(JOB, namespace, "x-prepare-1")["metadata"]["uid"]
+    return uid
+
+
+def goes_on(client: Client, namespace: str, uid: str) -> None:
+    """The stage ends, and the next one begins once, with nothing made twice."""
+    assert (names(client, JOB, namespace), client.get(JOB, namespace, "x-prepare-1")["metadata"]["uid"]) == (["x-prepare-1"], uid)
+    until(lambda: names(client, kinds.OPTIONAL[0], namespace) == ["x-sft-1"])
+    time.sleep(1)
+    assert (names(client, JOB, namespace), names(client, kinds.OPTIONAL[0], namespace)) == (["x-prepare-1"], ["x-sft-1"])
+    assert (stage(client, namespace)["state"], stage(client, namespace)["attempt"]) == ("succeeded", 1)
+
+
+def process(server: ApiServer, namespace: str) -> subprocess.Popen[str]:
+    """An operator as the chart starts it, once it has said that it leads or is ready to."""
+    argv = [sys.executable, "-m", "ehrmind_k8s.controller", "--kubeconfig", str(server.kubeconfig), "--port", "0"]
+    env = {**os.environ, "EHRMIND_LOG_FORMAT": "json"}
+    where = ["--operator-namespace", namespace, "--namespaces", namespace]
+    started = subprocess.Popen([*argv, *where], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=env)
+    assert any('"synced"' in line for line in _said(started))
+    return started
+
+
+def _said(started: subprocess.Popen[str]) -> Iterator[str]:
+    assert started.stdout
+    return started.stdout
+
+
+def test_a_leader_that_is_killed_within_a_stage_is_followed_and_the_stage_counts_once(server: ApiServer, client: Client, namespace: str) -> None:
+    both = []
+    try:
+        both.append(process(server, namespace))
+        assert any('"leading"' in line for line in _said(both[0]))
+        both.append(process(server, namespace))
+        uid = in_prepare(client, namespace)
+        both[0].kill()
+        finish(client, namespace, "x-prepare-1")  # while nobody leads
+        began = time.monotonic()
+        assert any('"leading"' in line for line in _said(both[1]))
+        assert time.monotonic() - began < 20
+        goes_on(client, namespace, uid)
+    finally:
+        for each in both:
+            each.kill()
+            each.wait()
+            _said(each).close()  # type: ignore[attr-defined]
+
+
+def test_two_operators_that_both_lead_make_nothing_twice(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(client, namespace) as one:
+        monkeypatch.setattr(operator, "LEASE", "another")  # as after a pause that one of them has not noticed
+        with running(client, namespace) as other:
+            uid = in_prepare(client, namespace)
+            finish(client, namespace, "x-prepare-1")
+            goes_on(client, namespace, uid)
+            assert sum(each.meters.writes.value("create", "Job") for each in (one, other)) == 1
+            assert [each.meters.reconciles.value("error") for each in (one, other)] == [0, 0]
+
+
+def test_what_a_person_edits_within_a_stage_is_taken_up_or_refused_and_the_stage_goes_on(client: Client, namespace: str) -> None:
+    with running(client, namespace) as found:
+        uid = in_prepare(client, namespace)
+        client.patch(kinds.RUN, namespace, "x", {"spec": {"rollout": {"replicas": 2}}})
+        with pytest.raises(kubeapi.Invalid):
+            client.patch(kinds.RUN, namespace, "x", {"spec": {"preset": "default"}})
+        until(lambda: status(client, namespace)["observedGeneration"] == 2)
+        assert stage(client, namespace)["child"]["uid"] == uid
+        finish(client, namespace, "x-prepare-1")
+        goes_on(client, namespace, uid)
+        assert found.meters.reconciles.value("error") == 0
