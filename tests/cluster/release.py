@@ -14,17 +14,17 @@ SECRET = "ehrmind-s3"
 ROLES = ("prepare", "sft", "rlvr", "evaluate", "rollout")
 
 
-def values(s3: S3Access, **profile: Any) -> dict[str, Any]:
-    """Values of the chart; `profile` changes the default profile."""
-    images = {name: {"tag": "test"} for name in ("ehrmind", "trainer", "rollout")}
+def values(s3: S3Access, tag: str = "test", **profile: Any) -> dict[str, Any]:
+    """Values of the chart; `tag` is that of trainer and rollout servers, and `profile` changes the default profile."""
+    images = {"ehrmind": {"tag": "test"}} | {name: {"tag": tag} for name in ("trainer", "rollout")}
     resources = {role: {"requests": {"cpu": "100m"}} for role in ROLES}
     default = {"store": f"s3://{s3.bucket}/{{namespace}}", "s3": {"endpoint_url": s3.endpoint, "secret": SECRET}, "resources": resources, **profile}
     return {"images": {"pullPolicy": "IfNotPresent", **images}, "profiles": {"default": default}, "resources": {"requests": {"cpu": "100m"}}}
 
 
-def install(cluster: Cluster, s3: S3Access, **profile: Any) -> None:
+def install(cluster: Cluster, s3: S3Access, tag: str = "test", **profile: Any) -> None:
     """`helm install` (or upgrade), and wait until the operator is ready."""
-    given = json.dumps(values(s3, **profile))
+    given = json.dumps(values(s3, tag, **profile))
     cluster.helm(
         "upgrade", "--install", "ehrmind", CHART, "--create-namespace", "--values=-", "--wait", "--timeout=120s", namespace=SYSTEM, given=given
     )

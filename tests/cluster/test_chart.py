@@ -1,16 +1,21 @@
 """The chart on a real cluster: installed, tested, upgraded, rolled back and taken away, with a run that outlives all of it."""
 
 import json
+import re
+import time
+from collections.abc import Iterator
 
 import pytest
 import yaml
 
 from ehrmind_k8s import crd, kubeapi
+from ehrmind_k8s.controller.runtime.client import Client
 from tests.cluster import release
 from tests.cluster.harness import simulated as simulated_nodes
 from tests.cluster.harness.client import RESTRICTED, Cluster, CommandFailed, Object
 from tests.cluster.harness.own import OwnCluster
 from tests.cluster.harness.s3 import S3Access
+from tests.cluster.stages import Stages
 from tests.conftest import ROOT
 from tests.unit.packaging import rendered
 
@@ -57,15 +62,57 @@ def account(cluster: Cluster, namespace: str, role: str) -> str:
     return f"{role}-of-{namespace}"
 
 
-def a_run(namespace: str, name: str = "kept") -> Object:
-    """A run that waits: it is suspended."""
-    return crd.to_object({"name": name, "task": "medcalc", "preset": "tiny", "suspend": True}, namespace)
+def identity(cluster: Cluster, namespace: str) -> Object:
+    """What must not change of a run and of what it owns: uids, and the generation of what has one. Nothing is there that was not, either."""
+    found = {"run": cluster.get("ehrmindrun", "kept", namespace=namespace)}
+    for kind in ("pod", "job", "pytorchjob", "deployment", "service", "networkpolicy", "configmap"):
+        found |= {f"{kind}/{o['metadata']['name']}": o for o in cluster.items(kind, namespace=namespace, selector=f"{crd.LABEL_INSTANCE}=kept")}
+    return {name: (o["metadata"]["uid"], o["metadata"].get("generation") if "pod/" not in name else None) for name, o in found.items()}
 
 
-def identity(cluster: Cluster, namespace: str) -> tuple[str, int, Object]:
-    """What must not change of the run."""
-    run = cluster.get("ehrmindrun", "kept", namespace=namespace)
-    return run["metadata"]["uid"], run["metadata"]["generation"], run["spec"]
+def looked(cluster: Cluster) -> bool:
+    """Whether the operator that leads has looked at every run."""
+    try:
+        return bool(re.search(r'^ehrmind_reconciles_total\{result="ok"\} [1-9]', metrics(cluster), re.MULTILINE))
+    except CommandFailed:
+        return False  # its pod has just gone
+
+
+def settled(cluster: Cluster) -> None:
+    """Wait until a newly installed operator has done what it wants."""
+    end = time.monotonic() + 60
+    while not looked(cluster):
+        assert time.monotonic() < end, "no operator leads"
+        time.sleep(0.5)
+    time.sleep(3)  # what it would change follows its first look
+
+
+@pytest.fixture
+def kept(installed: Cluster, simulated: OwnCluster, training_operator: None, namespace: str, cluster_s3: S3Access) -> Iterator[Object]:
+    """A run in RLVR on nodes that are not there, with two rollout servers; the profile that brought it there."""
+    profile = {"node_selector": simulated_nodes.NODE_SELECTOR, "tolerations": [simulated_nodes.TOLERATION]}
+    release.install(installed, cluster_s3, **profile)
+    stages = Stages(kubeapi.connect(str(installed.kubeconfig), make=Client), namespace)
+    stages.held = {"rlvr"}
+    stages.start()
+    body = crd.to_object({"name": "kept", "task": "medcalc", "preset": "tiny", "rollout": {"replicas": 2}}, namespace)
+    installed.apply(body)
+    installed.wait("ehrmindrun", "kept", in_rlvr, namespace=namespace, timeout_s=180)
+    yield profile
+    stages.stop()
+    if not installed.exists("deployment", NAME, namespace=SYSTEM) or "simulated" in profiles(installed):
+        release.install(installed, cluster_s3)
+
+
+def in_rlvr(run: Object) -> bool:
+    """RLVR works, and both of its servers do."""
+    status = run.get("status") or {}
+    return any(s["name"] == "rlvr" and s["state"] == "running" for s in status.get("stages", ())) and (status.get("rollout") or {}).get("ready") == 2
+
+
+def profiles(cluster: Cluster) -> str:
+    """The default profile, as the operator reads it."""
+    return str(cluster.get("configmap", "ehrmind-profiles", namespace=SYSTEM)["data"]["default"])
 
 
 def test_the_operator_leads_in_a_namespace_that_takes_restricted_pods_only(installed: Cluster) -> None:
@@ -82,20 +129,24 @@ def test_helm_test_passes_and_leaves_nothing(installed: Cluster, training_operat
     assert not installed.exists("role", f"{NAME}-test", namespace=SYSTEM)
 
 
-def test_upgrade_rollback_and_uninstall_leave_a_run_alone(installed: Cluster, namespace: str, cluster_s3: S3Access) -> None:
-    installed.apply(a_run(namespace))
+def test_upgrade_rollback_and_uninstall_leave_a_run_alone(installed: Cluster, kept: Object, namespace: str, cluster_s3: S3Access) -> None:
     before = identity(installed, namespace)
-    release.install(installed, cluster_s3, scratch="21Gi")
-    assert "21Gi" in installed.get("configmap", "ehrmind-profiles", namespace=SYSTEM)["data"]["default"]
+    assert sum(name.startswith("pod/kept-rollout") for name in before) == 2
+    release.install(installed, cluster_s3, "other", **kept, scratch="21Gi")
+    settled(installed)
+    assert "21Gi" in profiles(installed)
     assert identity(installed, namespace) == before
     installed.helm("rollback", "ehrmind", "--wait", namespace=SYSTEM)
-    assert "21Gi" not in installed.get("configmap", "ehrmind-profiles", namespace=SYSTEM)["data"]["default"]
+    settled(installed)
+    assert "21Gi" not in profiles(installed)
+    assert identity(installed, namespace) == before
     installed.helm("uninstall", "ehrmind", "--wait", namespace=SYSTEM)
     assert not installed.exists("deployment", NAME, namespace=SYSTEM)
     assert identity(installed, namespace) == before
-    release.install(installed, cluster_s3)
-    installed.wait("ehrmindrun", "kept", lambda o: o.get("status", {}).get("state") == crd.SUSPENDED, namespace=namespace)
+    release.install(installed, cluster_s3, "other", **kept)
+    settled(installed)
     assert identity(installed, namespace) == before
+    assert in_rlvr(installed.get("ehrmindrun", "kept", namespace=namespace))
 
 
 def test_an_operator_for_one_namespace_is_ready_with_rights_there_alone(installed: Cluster, namespace: str, cluster_s3: S3Access) -> None:
