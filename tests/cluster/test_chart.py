@@ -90,7 +90,7 @@ def settled(cluster: Cluster) -> None:
 @pytest.fixture
 def kept(installed: Cluster, simulated: OwnCluster, training_operator: None, namespace: str, cluster_s3: S3Access) -> Iterator[Object]:
     """A run in RLVR on nodes that are not there, with two rollout servers; the profile that brought it there."""
-    profile = {"node_selector": simulated_nodes.NODE_SELECTOR, "tolerations": [simulated_nodes.TOLERATION]}
+    profile: Object = {"node_selector": simulated_nodes.NODE_SELECTOR, "tolerations": [simulated_nodes.TOLERATION]}
     release.install(installed, cluster_s3, **profile)
     stages = Stages(kubeapi.connect(str(installed.kubeconfig), make=Client), namespace)
     stages.held = {"rlvr"}
