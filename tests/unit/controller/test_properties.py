@@ -18,7 +18,7 @@ from ehrmind_k8s import crd
 from ehrmind_k8s.controller import observe
 from ehrmind_k8s.controller.reconcile import reconcile
 from ehrmind_k8s.controller.records import Child
-from ehrmind_k8s.profile import Profile
+from ehrmind_k8s.profile import Images, Profile
 from ehrmind_k8s.spec import STAGES
 from tests.unit.controller.world import JOBS, LAG_S, NAME, Object, Operator, World, an_object
 
@@ -30,7 +30,7 @@ Move = tuple[Any, ...]
 
 DISTURBED = ("evict", "lose", "preempt")  # the cluster's doing, never counted
 FAILED = ("kill", "oom", "unavailable", "vanish", "delete job", "delete pod")  # counted against policy.retries
-PEOPLE = ("suspend", "resume", "resume", "scale up", "scale down")
+PEOPLE = ("suspend", "resume", "resume", "scale up", "scale down", "edit profile")
 WRONG_CLOCKS: tuple[Move, ...] = (("look", None, -90.0), ("look", None, 90.0))
 CALM: tuple[Move, ...] = (
     *([("go", 1), ("go", 3), ("go", 6)] * 4),  # rounds in which nothing goes wrong, or no run would ever get far
@@ -94,6 +94,8 @@ def move(world: World, operator: Operator, what: Move) -> None:
             world.user(rollout={"replicas": 3})
         case ("scale down",):
             world.user(rollout={"replicas": 1})
+        case ("edit profile",):
+            world.profile = world.profile.model_copy(update={"images": Images(rollout=f"rollout:{world.time}")})
         case ("cancel",):
             world.user(cancel=True)
         case ("again",):
