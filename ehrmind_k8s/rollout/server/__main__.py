@@ -110,7 +110,9 @@ def environment(spec: RunSpec, serving: Serving, inherited: Mapping[str, str], i
     }
     if cpu_build():
         changed["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probs of a prompt, so the first canary, compile for 14 s
-    left_out = ("VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "OMP_NUM_THREADS")
+    left_out = ["VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE"]
+    if index is not None:  # on one machine it is a stage's share of the cores; in a pod it is this server's, and more threads than cores crawl
+        left_out.append("OMP_NUM_THREADS")
     return {k: v for k, v in inherited.items() if k not in left_out} | changed
 
 

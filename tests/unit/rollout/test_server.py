@@ -81,6 +81,12 @@ def test_adapters_are_served_at_a_rank_vllm_knows_and_never_on_the_head(cpu: Cal
     assert "lm_head" not in command
 
 
+@pytest.mark.parametrize(("index", "threads"), [(0, None), (None, "1")])
+def test_threads_of_the_environment_are_a_pods_and_not_a_machines(cpu: Callable[[bool], None], index: int | None, threads: str | None) -> None:
+    cpu(True)
+    assert server.environment(make_spec(), SERVING, {"OMP_NUM_THREADS": "1"}, index).get("OMP_NUM_THREADS") == threads
+
+
 def test_the_environment_is_offline_silent_and_closed(cpu: Callable[[bool], None]) -> None:
     inherited = {
         "VLLM_SERVER_DEV_MODE": "1",
