@@ -379,22 +379,26 @@ class Operator:
                 raise Crash
             world.writes += 1
 
+        def apply(objects: list[Any]) -> None:
+            for wanted in objects:
+                if alive() is None:
+                    raise Crash
+                world.writes += world.apply(dict(wanted))
+
         if decision.status is not None and decision.status != snapshot.run.get("status"):
             write()
             world.write_status(snapshot.run["metadata"]["resourceVersion"], dict(decision.status))
         for delete in decision.deletes:
             write()
             world.delete(delete.kind, delete.name, delete.uid)
+        apply([a for a in decision.applies if a["kind"] == "NetworkPolicy"])
         for wanted in decision.creates:
             write()
             if text := world.create(dict(wanted)):
                 refused.append(text)
                 key = wanted["kind"], wanted["metadata"]["name"]
                 self.strangers[key] = world.objects[key]
-        for wanted in decision.applies:
-            if alive() is None:
-                raise Crash
-            world.writes += world.apply(dict(wanted))
+        apply([a for a in decision.applies if a["kind"] != "NetworkPolicy"])
         world.events += decision.events
         self.refusals = tuple(refused)
 
