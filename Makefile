@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit check generate verify cluster cluster-down benchmarks constraints setup tools clean
+.PHONY: help quickstart test test-unit test-faults check generate verify cluster cluster-down benchmarks constraints setup tools clean
 
 PY := .venv/bin/python
 # Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other,
@@ -21,6 +21,9 @@ test: setup tools ## All tests; says what it skips and why
 
 test-unit: setup ## The fast tests only
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
+
+test-faults: setup tools ## Every fault on a cluster, one after the other; writes their table into docs/operations.md (about an hour on 2 cores)
+	EHRMIND_FAULTS=1 EHRMIND_FAULTS_TABLE=docs/operations.md $(PY) -m pytest tests/unit/controller/test_properties.py tests/cluster/test_faults.py tests/cluster/test_lifecycle.py $(ARGS)
 
 check: setup verify ## Style, types, import contracts, generated files
 	$(PY) -m ruff check .
