@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 from pathlib import Path
 
 # Before numpy or torch are loaded: tests run in two processes on two cores, and libraries that take both cores each only fight.
@@ -20,6 +21,10 @@ hypothesis.settings.register_profile("ehrmind", deadline=None)
 hypothesis.settings.load_profile("ehrmind")
 
 pytest_plugins = ["tests.integration.s3_server", "tests.integration.rollout_servers"]
+
+# A shell starts what goes to the background with Ctrl-C ignored, and so would every program be that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 # Nothing that CI can be expected to have (`on request`: it would take CI too long to build): everything else must be there when CI=true.
