@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import release
 from tests.cluster.harness import requirements
 from tests.cluster.harness import simulated as simulated_nodes
 from tests.cluster.harness.client import Cluster
@@ -48,6 +49,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield own
     finally:
         own.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_operator_is_left() -> Iterator[None]:
+    yield
+    release.remove()
 
 
 @pytest.fixture

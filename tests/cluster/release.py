@@ -11,6 +11,7 @@ CHART = Path(__file__).parents[2] / "helm" / "ehrmind"
 SYSTEM = "ehrmind-system"
 SECRET = "ehrmind-s3"
 # Every pod of a run asks for little: two vLLM servers, a trainer and the control plane share two cores in CI.
+_installed: list[Cluster] = []
 ROLES = ("prepare", "sft", "rlvr", "evaluate", "rollout")
 
 
@@ -28,6 +29,14 @@ def install(cluster: Cluster, s3: S3Access, tag: str = "test", **profile: Any) -
     cluster.helm(
         "upgrade", "--install", "ehrmind", CHART, "--create-namespace", "--values=-", "--wait", "--timeout=120s", namespace=SYSTEM, given=given
     )
+    if cluster not in _installed:
+        _installed.append(cluster)
+
+
+def remove() -> None:
+    """Uninstall what tests have installed. An operator that stays would carry out the runs of other tests."""
+    while _installed:
+        _installed.pop().helm("uninstall", "ehrmind", "--ignore-not-found", "--wait", namespace=SYSTEM)
 
 
 def admit(cluster: Cluster, namespace: str, s3: S3Access) -> None:
