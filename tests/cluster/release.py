@@ -11,8 +11,9 @@ CHART = Path(__file__).parents[2] / "helm" / "ehrmind"
 SYSTEM = "ehrmind-system"
 SECRET = "ehrmind-s3"
 # Every pod of a run asks for little: two vLLM servers, a trainer and the control plane share two cores in CI.
-_installed: list[Cluster] = []
 ROLES = ("prepare", "sft", "rlvr", "evaluate", "rollout")
+
+_installed: list[Cluster] = []
 
 
 def values(s3: S3Access, tag: str = "test", **profile: Any) -> dict[str, Any]:
