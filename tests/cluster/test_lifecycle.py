@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not FULL, reason="it takes long: make test-fault
 ENDS = ("succeeded", "failed", "cancelled")
 PREPARE = {"stages": '["prepare"]'}
 # Enough of SFT that something can happen in its middle.
-TRAIN: dict[str, Any] = {"stages": '["prepare", "sft"]', "sft.epochs": 12, "sft.checkpoint_every": 10}
+TRAIN: dict[str, Any] = {"stages": '["prepare", "sft"]', "sft.epochs": 3, "sft.checkpoint_every": 10}
 PROFILES: dict[str, dict[str, Any]] = {
     "huge": {"resources": {"prepare": {"requests": {"cpu": "1000"}}}},
     "no-image": {"images": {"ehrmind": "registry.invalid/ehrmind:none"}},
@@ -81,9 +81,10 @@ def no_pods(run: Observer) -> bool:
 
 
 def in_sft(run: Observer) -> None:
-    """SFT trains, and a checkpoint is behind it."""
+    """SFT trains, people see how far it is, and a checkpoint is behind it."""
     store = run.store("sft")
     run.until("a checkpoint", lambda: any(store.head(f"{artifacts.checkpoint_key(*c)}/{artifacts.MANIFEST}") for c in artifacts.checkpoints(store)))
+    run.says("^SFT step", 0.0)
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_a_cancelled_run_frees_its_pods_and_the_same_submit_continues_it(run: Ob
         assert no_pods(run)
         said = follower.communicate(timeout=60)[1]
     assert follower.returncode == 31, said
-    assert "Cancelled at SFT" in run.last.message
+    assert "Cancelled at SFT step" in run.last.message
     assert submit(run, TRAIN).returncode == 0
     found = run.cluster.wait("ehrmindrun", "x", lambda o: o["status"]["state"] in ("succeeded", "failed"), namespace=run.namespace, timeout_s=600)
     assert (found["status"]["state"], found["status"]["attempt"]) == ("succeeded", 2)
