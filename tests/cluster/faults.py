@@ -1,7 +1,8 @@
 """What may happen to a run on a cluster: each fault is a function that injects it into a run that is training, waits until training goes on,
 and returns what was seen and how long it took.
 
-Every one begins while the run trains, so they can follow one another in one run, in any order.
+Every one begins while the run trains, so they can follow one another in one run, in any order. While a server starts, which takes as long as
+dozens of steps on an idle machine, the trainer is held still once it has shown that it goes on: else the run would end before the faults do.
 """
 
 import contextlib
@@ -53,6 +54,8 @@ def insert(text: str, page: Path) -> None:
 def scaled_up(run: Observer) -> Row:
     """`kubectl scale` from 2 to 3."""
     began = _scale(run, 3)
+    run.logs("progress", began)
+    _await_rollouts(run, 3)
     admitted = run.logs("rollout.admitted", began, true=lambda e: e["ready"] == 3)
     seen = run.says("3/3 rollouts", began)
     step = run.logs("progress", admitted["time"])
@@ -68,6 +71,8 @@ def scaled_down(run: Observer) -> Row:
     run.until("one rollout pod", lambda: len(run.pods("rollout")) == 1)
     gone = time.time()
     back = _scale(run, 2)
+    run.logs("progress", back)
+    _await_rollouts(run, 2)
     admitted = run.logs("rollout.admitted", back, true=lambda e: e["ready"] == 2)
     happened = f"what was in flight goes to the one that stays; step {step['done']} is its alone"
     figures = f"pods gone after {gone - began:.0f} s; back to 2: admitted after {admitted['time'] - back:.0f} s"
@@ -118,7 +123,7 @@ def rollout_killed_syncing(run: Observer) -> Row:
 
 def all_rollouts_killed(run: Observer) -> Row:
     """All rollout pods are deleted at once, without a grace."""
-    run.until("two ready rollouts", lambda: run.last.status.get("rollout", {}).get("ready") == 2)
+    _await_rollouts(run, 2)
     step = run.logs("progress", time.time())["done"]
     began = time.time()
     names = [p["metadata"]["name"] for p in run.pods("rollout")]
@@ -134,9 +139,22 @@ def all_rollouts_killed(run: Observer) -> Row:
 
 def _a_server(run: Observer) -> tuple[Object, list[int]]:
     """A ready server that the trainer has admitted while another one is, too, and its processes."""
+    _await_rollouts(run, 2)
     run.until("two admitted rollouts", lambda: (e := _newest(run, "rollout.admitted")) and e["ready"] >= 2 and len(_ready(run)) >= 2)
     pod = _ready(run)[0]
     return pod, run.cluster.pids(pod["metadata"]["name"], namespace=run.namespace, container=ROLLOUT)
+
+
+def _await_rollouts(run: Observer, count: int) -> None:
+    """Returns when so many servers are ready. The trainer is held still meanwhile, and then goes on as if no time had passed."""
+    if len(_ready(run)) >= count:
+        return
+    pids = run.cluster.pids(_trainer(run)[0], namespace=run.namespace, container=TRAINER)
+    _kill(pids, signal.SIGSTOP)
+    try:
+        run.until(f"{count} ready rollouts", lambda: len(_ready(run)) >= count)
+    finally:
+        _kill(pids, signal.SIGCONT)
 
 
 def _ready(run: Observer) -> list[Object]:
