@@ -78,11 +78,28 @@ class DataSpec(Section):
     )
     train: str | None = Field(None, description="File of the train split, relative to uri, where names alone do not decide.")
     test: str | None = Field(None, description="File of the test split, relative to uri, where names alone do not decide.")
+    topics: tuple[str, ...] = Field((), description="trec: topic files, relative to uri. Empty: names decide.")
+    qrels: tuple[str, ...] = Field((), description="trec: judgment files, relative to uri. Empty: names decide.")
+    trials: tuple[str, ...] = Field((), description="trec: files, folders or zips with the trials' texts, relative to uri. Empty: names decide.")
+    subtasks: tuple[str, ...] = Field((), description="ehrshot: which of its 15 tasks; `ehrmind tasks` lists them. Empty: the paper's five.")
     labels: str = Field(
         "original", description="Which label set of the task's data is the truth; `ehrmind tasks` lists them. original: the published one."
     )
     note_overlap: Literal["drop", "keep"] = Field(
         "drop", description="Train rows whose note also occurs in test. drop: else RL rehearses test notes. keep: the published split."
+    )
+    split: str | None = Field(
+        None,
+        description="How rows are split where the source does not say; `ehrmind tasks` lists the task's ways. None: its first.",
+    )
+    test_fraction: Fraction = Field(
+        0.2, description="Share of groups held out for test where the source has no test split (of 1). 0.2: the paper's TREC."
+    )
+    max_missing_trials: Fraction = Field(
+        0.05, description="trec: share of judged trials that may lack a text (of 1). Above it preparation stops; TrialGPT's corpus lacks 0.0005."
+    )
+    labels_per_subject: int | None = Field(
+        20, ge=1, description="ehrshot: at most so many labels of one subject and subtask, chosen by seed; lab tasks have hundreds. None: all."
     )
     validation_fraction: Fraction = Field(0.1, description="Share of train groups held out for validation (of 1). 0.1 is the paper's order of size.")
     long_test: Literal["stop", "drop"] = Field(

@@ -105,12 +105,15 @@ def _write(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _summary(task: "Task", rows: Mapping[str, "Example"], answers: Sequence[tuple[str, str]], verdicts: Sequence["Verdict"]) -> dict[str, Any]:
+    import numpy as np
+
     from ehrmind_k8s.tasks.base import Sampled
 
     samples: dict[str, list[Sampled]] = {}
     for (id, text), verdict in zip(answers, verdicts, strict=True):
         samples.setdefault(id, []).append(Sampled(text, verdict))
-    metrics = task.metrics(task.columns([rows[id] for id in samples], list(samples.values())))
+    texts = list(samples.values())
+    metrics = task.metrics(task.columns([rows[id] for id in samples], texts, texts), np.ones(len(texts)))
     return {
         "task": task.name,
         "primary_metric": task.primary_metric,

@@ -17,22 +17,20 @@ def command(as_json: bool) -> None:
       ehrmind tasks
       ehrmind tasks --json
 
-    For each task: its primary metric, the label sets that data.labels takes (the first is the default), and the data layouts it reads.
+    For each task: its primary metric, what data.labels, data.split and data.subtasks take (the first is the default), and the layouts it reads.
     A package adds a task with an entry point in the group ehrmind_k8s.tasks.
     """
     from ehrmind_k8s.tasks import registry
 
     tasks = [registry.get(name) for name in registry.names()]
     if as_json:
-        options.echo_json(
-            [
-                {"name": t.name, "title": t.title, "primary_metric": t.primary_metric, "label_sets": list(t.label_sets), "layouts": t.layouts}
-                for t in tasks
-            ]
-        )
+        names = ("name", "title", "primary_metric", "label_sets", "splits", "subtasks", "layouts")
+        options.echo_json([{name: getattr(task, name) for name in names} for task in tasks])
         return
     for task in tasks:
         click.echo(f"{task.name}  {task.title}")
         click.echo(f"  primary metric  {task.primary_metric}")
-        click.echo(f"  label sets      {', '.join(task.label_sets)}")
+        for name, values in (("label sets", task.label_sets), ("splits", task.splits), ("subtasks", task.subtasks)):
+            if values:
+                click.echo(textwrap.fill(", ".join(values), 100, initial_indent=f"  {name:<16}", subsequent_indent=" " * 18))
         click.echo(textwrap.fill(task.layouts, 100, initial_indent="  reads           ", subsequent_indent=" " * 18))

@@ -1,8 +1,8 @@
 """From judged answers to figures: metrics with clustered intervals, paired differences, tables, outcome counts.
 
 All policies answer the same N rows, so one bootstrap resamples the groups once for all of them: a difference between two policies is
-taken inside each resample (paired), which is what makes small gains visible. The greedy answer is the headline; k samples beside it give
-`mean_at_<k>` (what one sample is worth on average) and `pass_at_<j>` (Chen et al. 2021, arXiv 2107.03374, eq. 1, unbiased).
+taken inside each resample (paired), which is what makes small gains visible. The greedy answer is the headline; k samples beside it are
+votes for a class, and give `mean_at_<k>` (the share of right samples) and `pass_at_<j>` (Chen et al. 2021, arXiv 2107.03374, eq. 1, unbiased).
 """
 
 import math
@@ -17,7 +17,7 @@ from ehrmind_k8s.evaluation.generate import Answer, Questions
 from ehrmind_k8s.evaluation.report import OUTCOMES, Difference, Estimate, PolicyResult, Row, Table
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout.base import Policy
-from ehrmind_k8s.statistics import bootstrap
+from ehrmind_k8s.statistics import bootstrap, classification
 from ehrmind_k8s.tasks.base import Sampled, Task
 
 Columns = Mapping[str, np.ndarray]
@@ -102,28 +102,27 @@ class _Statistic:
 
     @property
     def ks(self) -> list[int]:
-        """The j of pass_at_j: powers of two up to k, and k itself."""
-        return sorted({j for j in (2, 4, 8, 16, 32) if j < self.k} | ({self.k} if self.k > 1 else set()))
+        """The j of pass_at_j: powers of two up to k, and k itself. pass_at_1 is what one sample is worth on average, shown as mean_at_k."""
+        return sorted({j for j in (1, 2, 4, 8, 16, 32) if j < self.k} | ({self.k} if self.k else set()))
 
     def columns(self, examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for label in self.labels:
-            found |= _prefixed(f"{label}/greedy/", self.task.columns(examples, [[_sampled(r.greedy)] for r in rows[label]]))
-            if self.k:
-                found |= _prefixed(f"{label}/sampled/", self.task.columns(examples, [[_sampled(s) for s in r.samples] for r in rows[label]]))
+            answers = [[_sampled(r.greedy)] for r in rows[label]]
+            votes = [[_sampled(s) for s in r.samples] for r in rows[label]] if self.k else answers
+            found |= _prefixed(f"{label}/task/", self.task.columns(examples, answers, votes))
+            counts = [(len(r.samples), sum(s.correct for s in r.samples)) for r in rows[label]]
             for j in self.ks:
-                counts = [(len(r.samples), sum(s.correct for s in r.samples)) for r in rows[label]]
                 found[f"{label}/pass/{j}"] = np.array([pass_at(n, correct, j) for n, correct in counts])
         return found
 
-    def __call__(self, columns: Columns) -> dict[str, float]:
+    def __call__(self, columns: Columns, weights: np.ndarray) -> dict[str, float]:
         found: dict[str, dict[str, float]] = {}
         for label in self.labels:
-            found[label] = dict(self.task.metrics(_chosen(f"{label}/greedy/", columns)))
-            if self.k:
-                found[label][f"mean_at_{self.k}"] = self.task.metrics(_chosen(f"{label}/sampled/", columns))[self.task.primary_metric]
+            found[label] = dict(self.task.metrics(_chosen(f"{label}/task/", columns), weights))
             for j in self.ks:
-                found[label][f"pass_at_{j}"] = float(columns[f"{label}/pass/{j}"].mean())
+                name = f"mean_at_{self.k}" if j == 1 else f"pass_at_{j}"
+                found[label][name] = classification.mean(columns[f"{label}/pass/{j}"], weights)
         for a, b in combinations(self.labels, 2):
             found[f"{b}-{a}"] = {m: value - found[a][m] for m, value in found[b].items()}
         return {f"{subject}/{metric}": value for subject, metrics in found.items() for metric, value in metrics.items()}

@@ -1,15 +1,19 @@
 """prepare: source files and a start model become immutable splits and a checked model.
 
-Reads the task's data, resolves the start model once, counts every prompt's tokens with its tokenizer, and refuses what later stages could
-not mend: a gold answer the scorer does not accept, a group in two splits, an empty split, a test prompt over the budget. Nothing is ever
-cut: what does not fit is dropped, listed in `drops.jsonl` with its reason, and counted. The same inputs give the same bytes.
+Resolves the start model once, reads the task's data row by row (memory does not grow with it), counts every prompt's tokens, and refuses
+what later stages could not mend: a gold answer the scorer does not accept, a group in two splits, an empty split, a test prompt over the
+budget. Nothing is ever cut: what does not fit is dropped, listed in `drops.jsonl` with its reason, and counted. The same inputs give the
+same bytes.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,33 +35,28 @@ def run(context: Context) -> Output:
     spec, task = context.spec, registry.get(context.spec.task)
     folder = context.work / "out"
     source, about = _source(spec, task, context.work)
-    found = task.read(source, spec.data, spec.seed)
-    train = [e for e in found.examples if e.split == "train"]
-    model = startmodel.resolve(spec.model, folder / artifacts.MODEL, train or found.examples, spec.seed)
+    model = startmodel.resolve(spec.model, folder / artifacts.MODEL, _corpus(task, source, spec), spec.seed)
     tokenizer = Tokenizer(folder / artifacts.MODEL)
-
-    counted = _count_tokens(found.examples, tokenizer)
-    kept, too_long = _within_budget(counted, spec)
-    kept, traces = _check_traces(kept, task, tokenizer, spec)
-    drops = [*found.drops, *too_long]
-    splits: dict[str, list[Example]] = {s: [e for e in kept if e.split == s] for s in SPLITS}
-    _check_sizes(splits, drops, spec)
-    checks = {
-        "gold": _check_gold(kept, task),
-        "groups": _check_groups(splits, spec),
-        "sft_text": traces,
-        "prompt_tokens": {s: _spread([e.n_tokens for e in rows]) for s, rows in splits.items()},
-    }
-    for split, rows in splits.items():
-        examples.write_split(folder / f"{split}.parquet", rows)
+    found = task.read(source, spec.data, spec.seed, lambda text: len(tokenizer.encode(text)))
+    census = Census(spec, task, tokenizer)
+    with ExitStack() as stack:
+        writers = {s: stack.enter_context(examples.SplitWriter(folder / f"{s}.parquet")) for s in SPLITS}
+        for done, example in enumerate(found.examples, 1):
+            if (kept := census.admit(example)) is not None:
+                writers[kept.split].write(kept)
+            if done % PROGRESS_EVERY == 0 or done == found.total:
+                logs.progress(done, max(done, found.total), "rows")
+    drops = [*found.drops, *census.drops]
+    checks = census.checks(drops)
     (folder / "drops.jsonl").write_text("".join(json.dumps(dataclasses.asdict(d)) + "\n" for d in drops), encoding="utf-8")
-    sizes = {s: len(rows) for s, rows in splits.items()}
+    sizes = {s: census.splits[s].rows for s in SPLITS}
     meta = {
         "task": task.name,
+        "terms": "" if about["kind"] == "synthetic" else task.terms,
         "source": about,
         "inputs": dict(found.inputs),
         "audit": dict(found.audit),
-        "counts": {s: _counts(rows, task) for s, rows in splits.items()},
+        "counts": {s: census.splits[s].counts() for s in SPLITS},
         "drops": {s: dict(Counter(d.reason for d in drops if d.split == s)) for s in SPLITS},
         "checks": checks,
         "tokenizer": tokenizer.fingerprint,
@@ -65,6 +64,17 @@ def run(context: Context) -> Output:
     }
     logs.event("prepared", rows=sizes, dropped=len(drops))
     return Output(folder, meta, message=", ".join(f"{n} {split}" for split, n in sizes.items()))
+
+
+def _corpus(task: Task, source: Path, spec: RunSpec) -> Iterator[Example]:
+    """What the toy's tokenizer is trained on: the train rows, or all where there are none. No other model asks for them."""
+    none = True
+    for example in task.read(source, spec.data, spec.seed).examples:
+        if example.split == "train":
+            none = False
+            yield example
+    if none:
+        yield from task.read(source, spec.data, spec.seed).examples
 
 
 def _source(spec: RunSpec, task: Task, work: Path) -> tuple[Path, dict[str, Any]]:
@@ -103,100 +113,131 @@ def _download(uri: str, folder: Path) -> Path:
     return folder
 
 
-def _count_tokens(rows: Sequence[Example], tokenizer: Tokenizer) -> list[Example]:
-    counted = []
-    for done, example in enumerate(rows, 1):
-        counted.append(dataclasses.replace(example, n_tokens=len(tokenizer.prompt(example).token_ids)))
-        if done % PROGRESS_EVERY == 0 or done == len(rows):
-            logs.progress(done, len(rows), "rows")
-    return counted
+@dataclass
+class Tally:
+    """What is remembered of the rows of one split: counts and hashes, never the rows."""
+
+    rows: int = 0
+    lengths: list[int] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
+    tables: dict[str, Counter[str]] = field(default_factory=dict)
+    traces: Counter[str] = field(default_factory=lambda: Counter(correct=0, wrong=0, malformed=0, too_long=0, absent=0))
+
+    def counts(self) -> dict[str, Any]:
+        """Rows of the split: all, and by each of the task's tables (category, calculator, ...)."""
+        return {"rows": self.rows, "groups": len(self.groups), **{t: dict(sorted(c.items())) for t, c in self.tables.items()}}
 
 
-def _within_budget(rows: Sequence[Example], spec: RunSpec) -> tuple[list[Example], list[Drop]]:
-    """Rows whose prompt fits `data.max_prompt_tokens`. A test row over it stops the run unless `data.long_test` is drop."""
-    budget = spec.data.max_prompt_tokens
-    over = [e for e in rows if e.n_tokens > budget]
-    test = [e.n_tokens for e in over if e.split == "test"]
-    if test and spec.data.long_test == "stop":
-        longest = max(test)
+class Census:
+    """Admits rows one at a time, and then says what they were and whether later stages can work with them."""
+
+    def __init__(self, spec: RunSpec, task: Task, tokenizer: Tokenizer) -> None:
+        self.spec, self.task, self.tokenizer = spec, task, tokenizer
+        self.splits: dict[str, Tally] = {s: Tally() for s in SPLITS}
+        self.drops: list[Drop] = []
+        self._ids: set[bytes] = set()
+        self._twice: list[str] = []
+        self._wrong_gold: list[str] = []
+        self._long_test: list[int] = []
+
+    def admit(self, example: Example) -> Example | None:
+        """The row with its tokens counted and its SFT text judged, or None where its prompt is over the budget."""
+        n_tokens = len(self.tokenizer.prompt(example).token_ids)
+        if n_tokens > self.spec.data.max_prompt_tokens:
+            self.drops.append(Drop(example.id, example.split, "prompt_too_long"))
+            self._long_test += [n_tokens] * (example.split == "test")
+            return None
+        verdict = self._judge_trace(example)
+        if not self.task.score(example, self.task.gold(example)).correct:
+            self._wrong_gold.append(example.id)
+        self._note(example, n_tokens, verdict)
+        text = None if verdict in ("malformed", "too_long") else example.sft_text
+        return dataclasses.replace(example, n_tokens=n_tokens, sft_text=text)
+
+    def checks(self, drops: Sequence[Drop]) -> dict[str, Any]:
+        """What the manifest says of all rows together; `drops` are the reader's and ours. Raises DataError for what no later stage could mend."""
+        self._check_lengths()
+        self._check_traces()
+        self._check_sizes(drops)
+        rows = sum(tally.rows for tally in self.splits.values())
+        return {
+            "gold": self._check_gold(rows),
+            "groups": self._check_groups(),
+            "sft_text": {s: dict(tally.traces) for s, tally in self.splits.items()},
+            "prompt_tokens": {s: _spread(tally.lengths) for s, tally in self.splits.items()},
+        }
+
+    def _note(self, example: Example, n_tokens: int, verdict: str) -> None:
+        tally, digest = self.splits[example.split], hashlib.blake2b(example.id.encode(), digest_size=12).digest()
+        self._twice += [example.id] * (digest in self._ids)
+        self._ids.add(digest)
+        tally.rows += 1
+        tally.lengths.append(n_tokens)
+        tally.groups.add(example.group)
+        tally.traces[verdict] += 1
+        for table, label in self.task.breakdown(example).items():
+            tally.tables.setdefault(table, Counter())[label] += 1
+
+    def _judge_trace(self, example: Example) -> str:
+        """One that is malformed, or longer than a completion may be, teaches what RLVR punishes: the row stays without it.
+
+        One that ends in another answer than the gold stays (an imperfect teacher is the user's choice) and is counted as `wrong`.
+        """
+        if example.sft_text is None:
+            return "absent"
+        if len(self.tokenizer.completion(example.sft_text)) > self.spec.completion_tokens:
+            return "too_long"
+        verdict = self.task.score(example, example.sft_text)
+        if verdict.outcome == "malformed":
+            return "malformed"
+        return "correct" if verdict.correct else "wrong"
+
+    def _check_lengths(self) -> None:
+        """A test row over the budget stops the run unless `data.long_test` is drop."""
+        if not self._long_test or self.spec.data.long_test == "drop":
+            return
+        longest, budget = max(self._long_test), self.spec.data.max_prompt_tokens
         raise DataError(
-            f"{len(test)} test rows are over data.max_prompt_tokens {budget}: the longest has {longest} tokens. Set data.max_prompt_tokens={longest}"
-            f" (model.context at least {longest + spec.completion_tokens}), or data.long_test=drop to leave them out and state n beside every metric"
+            f"{len(self._long_test)} test rows are over data.max_prompt_tokens {budget}: the longest has {longest} tokens. Set"
+            f" data.max_prompt_tokens={longest} (model.context at least {longest + self.spec.completion_tokens}), or data.long_test=drop to leave"
+            " them out and state n beside every metric"
         )
-    return [e for e in rows if e.n_tokens <= budget], [Drop(e.id, e.split, "prompt_too_long") for e in over]
 
+    def _check_traces(self) -> None:
+        train, longest = self.splits["train"].traces, self.spec.completion_tokens
+        if train.total() and self.spec.sft.mode != "never" and not train["correct"] + train["wrong"]:
+            raise DataError(
+                f"no train row has an SFT text of at most {longest} tokens (longer: {train['too_long']}, malformed: {train['malformed']},"
+                f" absent: {train['absent']}); raise rlvr.max_completion_tokens, or set sft.mode=never"
+            )
 
-def _check_traces(rows: Sequence[Example], task: Task, tokenizer: Tokenizer, spec: RunSpec) -> tuple[list[Example], dict[str, dict[str, int]]]:
-    """Judge every SFT text and count the verdicts per split.
+    def _check_gold(self, rows: int) -> dict[str, int]:
+        """The right answer, written as the prompt asks, scores correct; else no policy could be judged on that row."""
+        if self._wrong_gold:
+            n, few = len(self._wrong_gold), ", ".join(self._wrong_gold[:5])
+            raise DataError(f"{n} rows have a gold answer that the scorer of {self.task.name} does not accept, first {few}; check answer and limits")
+        return {"rows": rows, "correct": rows}
 
-    One that is malformed, or longer than a completion may be, teaches what RLVR punishes: the row stays without it. One that ends in another
-    answer than the gold stays (an imperfect teacher is the user's choice) and is counted as `wrong`.
-    """
-    kept, verdicts = [], {s: Counter[str](correct=0, wrong=0, malformed=0, too_long=0, absent=0) for s in SPLITS}
-    for example in rows:
-        verdict = _judge_trace(example, task, tokenizer, spec.completion_tokens)
-        verdicts[example.split][verdict] += 1
-        kept.append(dataclasses.replace(example, sft_text=None) if verdict in ("malformed", "too_long") else example)
-    train = verdicts["train"]
-    if train.total() and spec.sft.mode != "never" and not train["correct"] + train["wrong"]:
-        raise DataError(
-            f"no train row has an SFT text of at most {spec.completion_tokens} tokens (longer: {train['too_long']}, malformed: {train['malformed']},"
-            f" absent: {train['absent']}); raise rlvr.max_completion_tokens, or set sft.mode=never"
-        )
-    return kept, {split: dict(counts) for split, counts in verdicts.items()}
+    def _check_groups(self) -> dict[str, int]:
+        """No group is in two splits (train and test may share some where `data.note_overlap` is keep; validation never shares any); no id twice."""
+        shared = {f"{a}_{b}": len(self.splits[a].groups & self.splits[b].groups) for a, b in itertools.combinations(SPLITS, 2)}
+        allowed = ("train_test",) if self.spec.data.note_overlap == "keep" else ()
+        if bad := {pair: n for pair, n in shared.items() if n and pair not in allowed}:
+            raise DataError(f"groups occur in two splits ({bad}): the reader of task {self.spec.task} leaks; report it")
+        if self._twice:
+            raise DataError(f"{len(self._twice)} row ids occur twice, first {self._twice[0]}; ids must be unique over all splits")
+        return shared
 
-
-def _judge_trace(example: Example, task: Task, tokenizer: Tokenizer, longest: int) -> str:
-    if example.sft_text is None:
-        return "absent"
-    if len(tokenizer.completion(example.sft_text)) > longest:
-        return "too_long"
-    verdict = task.score(example, example.sft_text)
-    if verdict.outcome == "malformed":
-        return "malformed"
-    return "correct" if verdict.correct else "wrong"
-
-
-def _check_gold(rows: Sequence[Example], task: Task) -> dict[str, int]:
-    """The right answer, written as the prompt asks, scores correct; else no policy could be judged on that row."""
-    failed = [e.id for e in rows if not task.score(e, task.gold(e)).correct]
-    if failed:
-        few = ", ".join(failed[:5])
-        raise DataError(f"{len(failed)} rows have a gold answer that the scorer of {task.name} does not accept, first {few}; check answer and limits")
-    return {"rows": len(rows), "correct": len(rows)}
-
-
-def _check_groups(splits: Mapping[str, Sequence[Example]], spec: RunSpec) -> dict[str, int]:
-    """No group is in two splits (train and test may share some where `data.note_overlap` is keep; validation never shares any); no id twice."""
-    groups = {s: {e.group for e in rows} for s, rows in splits.items()}
-    shared = {f"{a}_{b}": len(groups[a] & groups[b]) for a, b in itertools.combinations(SPLITS, 2)}
-    allowed = ("train_test",) if spec.data.note_overlap == "keep" else ()
-    if bad := {pair: n for pair, n in shared.items() if n and pair not in allowed}:
-        raise DataError(f"groups occur in two splits ({bad}): the reader of task {spec.task} leaks; report it")
-    if twice := [i for i, n in Counter(e.id for rows in splits.values() for e in rows).items() if n > 1]:
-        raise DataError(f"{len(twice)} row ids occur twice, first {twice[0]}; ids must be unique over all splits")
-    return shared
-
-
-def _check_sizes(splits: Mapping[str, Sequence[Example]], drops: Sequence[Drop], spec: RunSpec) -> None:
-    for split, rows in splits.items():
-        if rows or (split == "validation" and spec.data.validation_fraction == 0):
-            continue
-        reasons = Counter(d.reason for d in drops if d.split == split)
-        if not reasons and spec.stages == ("prepare",):
-            continue  # the source has no such split, and nothing in this run reads it
-        why = ", ".join(f"{reason}: {n}" for reason, n in reasons.items()) or "none was read"
-        key = "test" if split == "test" else "train"
-        raise DataError(f"split {split} is empty after filtering ({why}); check data.uri, data.{key} and the data settings")
-
-
-def _counts(rows: Sequence[Example], task: Task) -> dict[str, Any]:
-    """Rows of one split: all, and by each of the task's tables (category, calculator, ...)."""
-    tables: dict[str, Counter[str]] = {}
-    for example in rows:
-        for table, label in task.breakdown(example).items():
-            tables.setdefault(table, Counter())[label] += 1
-    return {"rows": len(rows), "groups": len({e.group for e in rows}), **{t: dict(sorted(c.items())) for t, c in tables.items()}}
+    def _check_sizes(self, drops: Sequence[Drop]) -> None:
+        for split, tally in self.splits.items():
+            if tally.rows or (split == "validation" and self.spec.data.validation_fraction == 0):
+                continue
+            reasons = Counter(d.reason for d in drops if d.split == split)
+            if not reasons and self.spec.stages == ("prepare",):
+                continue  # the source has no such split, and nothing in this run reads it
+            why = ", ".join(f"{reason}: {n}" for reason, n in reasons.items()) or "none was read"
+            key = "test" if split == "test" else "train"
+            raise DataError(f"split {split} is empty after filtering ({why}); check data.uri, data.{key} and the data settings")
 
 
 def _spread(lengths: Sequence[int]) -> dict[str, int]:

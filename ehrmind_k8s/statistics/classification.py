@@ -1,20 +1,22 @@
-"""Means over rows and over classes. NaN rows are left out; over nothing a mean is NaN, never 0."""
+"""Means over rows and over classes. Over nothing a mean is NaN, never 0; NaN rows are left out.
+
+Rows are weighted, so that a resample is a vector of weights.
+"""
 
 import numpy as np
 
 
-def mean(values: np.ndarray) -> float:
-    """Mean over the rows (length N) that have a value."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+def mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Mean over the rows (length N) that have a value, each counted `weights` times."""
+    known = ~np.isnan(values)
+    total = weights[known].sum()
+    return float(values[known] @ weights[known] / total) if total else float("nan")
 
 
-def macro_mean(values: np.ndarray, classes: np.ndarray) -> float:
+def macro_mean(values: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> float:
     """Unweighted mean over classes of the mean over each class's rows. `classes` holds small non-negative integers (length N)."""
     known = ~np.isnan(values)
-    if not known.any():
-        return float("nan")
-    rows = np.bincount(classes[known])
-    sums = np.bincount(classes[known], weights=values[known])
+    rows = np.bincount(classes[known], weights=weights[known])
+    sums = np.bincount(classes[known], weights=(values * weights)[known])
     present = rows > 0
-    return float((sums[present] / rows[present]).mean())
+    return float((sums[present] / rows[present]).mean()) if present.any() else float("nan")

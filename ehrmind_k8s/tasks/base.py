@@ -3,7 +3,7 @@
 A task knows its data, its prompt, its scorer and its metrics. It does not know models, training, stores or other tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,15 +13,27 @@ import numpy as np
 from ehrmind_k8s.records import Drop, Example, Verdict
 from ehrmind_k8s.spec import DataSpec
 
+Count = Callable[[str], int]
+
+
+def words(text: str) -> int:
+    """A stand-in for a tokenizer where there is none yet: twice the words, about what a tokenizer makes of clinical text, so rather too many."""
+    return 2 * len(text.split())
+
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a reader found. `inputs` maps each file read to its SHA-256; `audit` holds counts and checks for the manifest and the report."""
+    """What a reader found. `inputs` maps each file read to its SHA-256; `audit` holds counts and checks for the manifest and the report.
 
-    examples: list[Example]
+    `examples` is read once, to its end. A reader of large sources makes them as they are asked for; its `drops` and `audit` are whole only then.
+    `total` is about how many examples there will be, for the progress bar.
+    """
+
+    examples: Iterable[Example]
     drops: list[Drop]
     inputs: Mapping[str, str]
     audit: Mapping[str, Any] = field(default_factory=dict)
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,11 +51,16 @@ class Task(Protocol):
     title: str
     primary_metric: str
     label_sets: tuple[str, ...]
+    splits: tuple[str, ...]  # values of `data.split`, the default first; empty where the source's own split is all there is
+    subtasks: tuple[str, ...]  # values of `data.subtasks`; empty where the task is one
     terms: str  # whose data it is, its licence and what it may not be used for: a sentence for the report
     layouts: str  # one paragraph: the source layouts that `read` accepts
 
-    def read(self, source: Path, data: DataSpec, seed: int) -> TaskData:
-        """Examples of all three splits from a file, folder or zip; `n_tokens` is left 0. Raises DataError."""
+    def read(self, source: Path, data: DataSpec, seed: int, count: Count = words) -> TaskData:
+        """Examples of all three splits from a file, folder or zip; `n_tokens` is left 0. Raises DataError.
+
+        `count` tells the tokens of a text, for a task that chooses what of a long record goes into a prompt of `data.max_prompt_tokens`.
+        """
 
     def synthesize(self, folder: Path, seed: int, size: str = "quickstart") -> None:
         """Write the synthetic twin in one of the layouts that `read` accepts. `size` is `unit` or `quickstart`."""
@@ -54,11 +71,15 @@ class Task(Protocol):
     def gold(self, example: Example) -> str:
         """A whole completion with the right answer, in the very form that the prompt shows. prepare checks that it scores correct."""
 
-    def columns(self, examples: Sequence[Example], samples: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
-        """Per-example arrays (length N) that `metrics` needs; `samples[i]` are the texts for `examples[i]`."""
+    def columns(self, examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
+        """Per-example arrays (length N) that `metrics` needs.
 
-    def metrics(self, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Point estimates from (possibly resampled) columns. NaN where a metric is undefined."""
+        `answers[i]` are the texts that count as the answer to `examples[i]` (one greedy text, or several that weigh as one); `votes[i]` those
+        whose shares are the probabilities of its classes (k samples, or the answers again where there are none).
+        """
+
+    def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+        """Point estimates; row i counts `weights[i]` times (N whole numbers, 0 for a row that a resample did not draw). NaN where undefined."""
 
     def breakdown(self, example: Example) -> Mapping[str, str]:
         """Table name -> row label of this example, for the report (`calculator`, `category`)."""

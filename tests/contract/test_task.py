@@ -1,8 +1,6 @@
 """What every installed task keeps, whoever wrote it. A new task is found here by itself."""
 
 import json
-import math
-from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,7 +29,16 @@ def get(name: str) -> Task:
 def twin(name: str) -> TaskData:
     with TemporaryDirectory() as folder:
         get(name).synthesize(Path(folder), 7, "unit")
-        return get(name).read(Path(folder), DataSpec(), 7)
+        found = get(name).read(Path(folder), DataSpec(), 7)
+        return replace(found, examples=list(found.examples))
+
+
+def rows_of(name: str) -> list[Example]:
+    return list(twin(name).examples)
+
+
+def measured(task: Task, rows: list[Example], texts: list[list[Sampled]]) -> dict[str, float]:
+    return task.metrics(task.columns(rows, texts, texts), np.ones(len(rows)))
 
 
 def judged(task: Task, example: Example, text: str) -> Sampled:
@@ -47,7 +54,7 @@ def test_a_task_says_what_it_is(name: str) -> None:
 
 @every_task
 def test_the_twin_has_all_splits_and_the_same_seed_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
-    assert set(Counter(e.split for e in twin(name).examples)) == set(SPLITS)
+    assert {e.split for e in rows_of(name)} == set(SPLITS)
     for folder in ("a", "b"):
         get(name).synthesize(tmp_path / folder, 7, "unit")
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
@@ -57,7 +64,7 @@ def test_the_twin_has_all_splits_and_the_same_seed_gives_the_same_bytes(name: st
 @every_task
 def test_the_gold_of_every_row_is_right_and_reward_cannot_be_had_without_it(name: str) -> None:
     task = get(name)
-    for e in twin(name).examples:
+    for e in rows_of(name):
         verdict = task.score(e, task.gold(e))
         assert verdict == Verdict(True, verdict.parsed, "scored") and verdict.parsed
         assert not task.score(e, "").correct
@@ -66,13 +73,13 @@ def test_the_gold_of_every_row_is_right_and_reward_cannot_be_had_without_it(name
 @every_task
 def test_every_text_to_learn_is_well_formed(name: str) -> None:
     task = get(name)
-    texts = [(e, e.sft_text) for e in twin(name).examples if e.sft_text]
+    texts = [(e, e.sft_text) for e in rows_of(name) if e.sft_text]
     assert texts and all(task.score(e, text).outcome == "scored" for e, text in texts)
 
 
 @every_task
 def test_no_group_is_in_two_splits_and_no_id_occurs_twice(name: str) -> None:
-    rows = twin(name).examples
+    rows = rows_of(name)
     splits: dict[str, set[str]] = {}
     for e in rows:
         splits.setdefault(e.group, set()).add(e.split)
@@ -85,12 +92,16 @@ def test_reading_twice_gives_the_same_examples_and_inputs(name: str, tmp_path: P
     task = get(name)
     task.synthesize(tmp_path, 7, "unit")
     first, second = (task.read(tmp_path, DataSpec(), 7) for _ in range(2))
-    assert first == second and all(len(digest) == 64 for digest in first.inputs.values())
+    assert (
+        list(first.examples) == list(second.examples)
+        and replace(first, examples=()) == replace(second, examples=())
+        and all(len(digest) == 64 for digest in first.inputs.values())
+    )
 
 
 @every_task
 def test_an_example_survives_json_and_names_no_patient_in_its_id(name: str) -> None:
-    for e in twin(name).examples:
+    for e in rows_of(name):
         assert json.loads(json.dumps(e.row())) == e.row() | {"messages": list(e.row()["messages"])}
         assert e.task == name and e.id.replace("-", "").isalnum() and len(e.id) < 64
 
@@ -98,7 +109,7 @@ def test_an_example_survives_json_and_names_no_patient_in_its_id(name: str) -> N
 @every_task
 def test_the_prompt_does_not_hold_its_gold_completion(name: str) -> None:
     task = get(name)
-    for e in twin(name).examples:
+    for e in rows_of(name):
         assert task.gold(e) not in "".join(m["content"] for m in e.messages)
 
 
@@ -106,7 +117,7 @@ def test_the_prompt_does_not_hold_its_gold_completion(name: str) -> None:
 @given(text=st.text() | st.text(alphabet='<>/thinkaswer{}":,.0123456789 '))
 def test_any_text_gets_a_verdict(name: str, text: str) -> None:
     task = get(name)
-    for e in twin(name).examples[:3]:
+    for e in rows_of(name)[:3]:
         verdict = task.score(e, text)
         assert verdict.outcome in ("malformed", "unparseable", "scored")
         assert verdict.correct <= (verdict.outcome == "scored")
@@ -114,33 +125,36 @@ def test_any_text_gets_a_verdict(name: str, text: str) -> None:
 
 @every_task
 def test_metrics_tell_right_from_wrong_and_know_their_primary(name: str) -> None:
-    task, rows = get(name), twin(name).examples
-    right = task.metrics(task.columns(rows, [[judged(task, e, task.gold(e))] for e in rows]))
-    wrong = task.metrics(task.columns(rows, [[judged(task, e, "no")] for e in rows]))
+    task, rows = get(name), rows_of(name)
+    right = measured(task, rows, [[judged(task, e, task.gold(e))] for e in rows])
+    wrong = measured(task, rows, [[judged(task, e, "no")] for e in rows])
     assert right[task.primary_metric] == 1 > wrong[task.primary_metric]
     assert set(right) == set(wrong)
 
 
 @every_task
-def test_columns_can_be_resampled_row_by_row(name: str) -> None:
-    task, rows = get(name), twin(name).examples
-    columns = task.columns(rows, [[judged(task, e, task.gold(e)), judged(task, e, "no")] for e in rows])
+def test_a_group_that_was_not_drawn_counts_for_nothing_and_weights_are_relative(name: str) -> None:
+    task, rows = get(name), rows_of(name)
+    texts = [[judged(task, e, task.gold(e) if i % 3 else "no"), judged(task, e, "no")] for i, e in enumerate(rows)]
+    columns = task.columns(rows, texts, texts)
     assert all(len(c) == len(rows) for c in columns.values())
-    twice = task.metrics({n: np.concatenate([c, c]) for n, c in columns.items()})
-    assert twice == pytest.approx(task.metrics(columns), nan_ok=True)
-    assert not math.isnan(twice[task.primary_metric])
+    drawn = {g for i, g in enumerate(sorted({e.group for e in rows})) if i % 2}
+    weights = np.array([float(e.group in drawn) for e in rows])
+    without = task.metrics({n: c[weights > 0] for n, c in columns.items()}, np.ones(int(weights.sum())))
+    assert task.metrics(columns, weights) == pytest.approx(without, nan_ok=True)
+    assert task.metrics(columns, 3 * weights) == pytest.approx(without, nan_ok=True)
 
 
 @every_task
 def test_breakdown_has_the_same_tables_for_every_row(name: str) -> None:
     task = get(name)
-    assert len({tuple(task.breakdown(e)) for e in twin(name).examples}) == 1
+    assert len({tuple(task.breakdown(e)) for e in rows_of(name)}) == 1
 
 
 @every_task
 def test_a_verdict_depends_on_target_and_text_alone(name: str) -> None:
     task = get(name)
-    e = twin(name).examples[0]
+    e = rows_of(name)[0]
     bare = replace(e, messages=(), sft_text=None, meta={}, id="other", group="other")
     assert task.score(bare, task.gold(e)) == task.score(e, task.gold(e))
 

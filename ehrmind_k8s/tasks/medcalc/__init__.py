@@ -7,7 +7,7 @@ import numpy as np
 
 from ehrmind_k8s.records import Example, Verdict
 from ehrmind_k8s.spec import DataSpec
-from ehrmind_k8s.tasks.base import Sampled, TaskData
+from ehrmind_k8s.tasks.base import Count, Sampled, TaskData, words
 from ehrmind_k8s.tasks.medcalc import calculators, data, labels, metrics, prompt, scoring, synthetic
 
 
@@ -18,13 +18,15 @@ class MedCalc:
     title = "MedCalc-Bench: 55 clinical calculators"
     primary_metric = "accuracy"
     label_sets = labels.LABEL_SETS
+    splits = ()
+    subtasks = ()
     terms = "MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), licence CC-BY-SA 4.0. For research, not for clinical use."
     layouts = (
         "MedCalc-Bench as CSV or parquet with its 14 columns (v1.0, v1.1, v1.2, Verified, the paper's parquet), or the relabelled v1.0 test rows"
         " (7-column CSV or its parquet). A file, a folder or a zip; file names hold train, test or val, else set data.train and data.test."
     )
 
-    def read(self, source: Path, data_spec: DataSpec, seed: int) -> TaskData:
+    def read(self, source: Path, data_spec: DataSpec, seed: int, count: Count = words) -> TaskData:
         return data.read(source, data_spec, seed)
 
     def synthesize(self, folder: Path, seed: int, size: str = "quickstart") -> None:
@@ -36,11 +38,11 @@ class MedCalc:
     def gold(self, example: Example) -> str:
         return prompt.completion("The reasoning stands here.", example.target["answer"])
 
-    def columns(self, examples: Sequence[Example], samples: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
-        return metrics.columns(examples, samples)
+    def columns(self, examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
+        return metrics.columns(examples, answers)
 
-    def metrics(self, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return metrics.metrics(columns)
+    def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+        return metrics.metrics(columns, weights)
 
     def breakdown(self, example: Example) -> Mapping[str, str]:
         return {"calculator": calculators.BY_ID[example.target["calculator"]].name, "category": example.category}

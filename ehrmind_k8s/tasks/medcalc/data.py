@@ -42,7 +42,7 @@ def read(source: Path, data: DataSpec, seed: int) -> TaskData:
     flat = [e for split in SPLITS for e in examples.get(split, ())]
     read_files = {f.path for f in [*also_read, *(f for fs in chosen.values() for f in fs)]}
     inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in sorted(read_files)}
-    return TaskData(flat, drops, inputs, _audit(flat))
+    return TaskData(flat, drops, inputs, _audit(flat), len(flat))
 
 
 def note_hash(note: str) -> str:

@@ -16,19 +16,19 @@ from ehrmind_k8s.tasks.medcalc import scoring
 SHARES = ("correct", "malformed", "unparseable", "wrong", "any_format")
 
 
-def columns(examples: Sequence[Example], samples: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
+def columns(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
     """SHARES, each in [0, 1] and NaN where an example has no sample, and `calculator` (its id); all of length N."""
-    rows = [_shares(example, texts) for example, texts in zip(examples, samples, strict=True)]
+    rows = [_shares(example, texts) for example, texts in zip(examples, answers, strict=True)]
     table = np.array(rows, dtype=float).reshape(len(rows), len(SHARES))
     return {name: table[:, i] for i, name in enumerate(SHARES)} | {"calculator": np.array([e.target["calculator"] for e in examples], dtype=int)}
 
 
-def metrics(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Point estimates; NaN over no rows."""
-    mean = {name: classification.mean(columns[name]) for name in SHARES}
+def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """Point estimates, row i counted `weights[i]` times; NaN over no rows."""
+    mean = {name: classification.mean(columns[name], weights) for name in SHARES}
     return {
         "accuracy": mean["correct"],
-        "accuracy_macro": classification.macro_mean(columns["correct"], columns["calculator"]),
+        "accuracy_macro": classification.macro_mean(columns["correct"], columns["calculator"], weights),
         "accuracy_any_format": mean["any_format"],
         **{name: mean[name] for name in ("malformed", "unparseable", "wrong")},
     }

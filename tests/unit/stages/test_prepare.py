@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from ehrmind_k8s.examples import read_split
 from ehrmind_k8s.records import SPLITS, Example
 from ehrmind_k8s.spec import load
 from ehrmind_k8s.stages import prepare as stage
+from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 from tests.unit.stages.conftest import Run
 
@@ -100,18 +102,24 @@ def test_without_data_another_preset_names_the_layouts(prepare: Prepare) -> None
     assert "data.uri is missing" in run.last["message"] and "MedCalc-Bench as CSV or parquet" in run.last["message"]
 
 
+def census(groups: dict[str, set[str]], **data: str) -> stage.Census:
+    spec = load({"task": "medcalc", "preset": "tiny", "data": data})
+    found = stage.Census(spec, registry.get("medcalc"), cast(Tokenizer, None))
+    for split, names in groups.items():
+        found.splits[split].groups |= names
+    return found
+
+
 @pytest.mark.parametrize("pair", [("train", "validation"), ("train", "test"), ("validation", "test")])
 def test_a_group_in_two_splits_stops(pair: tuple[str, str]) -> None:
-    rows = {s: [Example(s, "t", s, "shared" if s in pair else s, "c", (), {})] for s in SPLITS}
-    spec = load({"task": "medcalc", "preset": "tiny"})
+    groups = {s: {"shared" if s in pair else s} for s in SPLITS}
     with pytest.raises(DataError, match=f"groups occur in two splits .*{pair[0]}_{pair[1]}"):
-        stage._check_groups(rows, spec)
+        census(groups)._check_groups()
 
 
 def test_note_overlap_keep_allows_train_and_test_to_share_and_nothing_else() -> None:
-    rows = {s: [Example(s, "t", s, "v" if s == "validation" else "shared", "c", (), {})] for s in SPLITS}
-    spec = load({"task": "medcalc", "preset": "tiny", "data": {"note_overlap": "keep"}})
-    assert stage._check_groups(rows, spec)["train_test"] == 1
+    groups = {s: {"v" if s == "validation" else "shared"} for s in SPLITS}
+    assert census(groups, note_overlap="keep")._check_groups()["train_test"] == 1
 
 
 def test_a_complete_stage_run_again_changes_nothing(prepare: Prepare) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from ehrmind_k8s.statistics import bootstrap
+from ehrmind_k8s.statistics import bootstrap, classification
 
 
-def mean(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {"mean": float(columns["x"].mean())}
+def mean(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    return {"mean": classification.mean(columns["x"], weights)}
 
 
 def run(x: list[float], groups: list[str], resamples: int = 2000, seed: int = 0) -> bootstrap.Interval:
@@ -47,14 +47,14 @@ def test_one_group_has_a_value_but_no_interval() -> None:
 
 
 def test_no_rows_have_no_interval() -> None:
-    found = bootstrap.intervals(lambda c: {"m": float("nan")}, {"x": np.array([])}, [], resamples=100, seed=0)["m"]
+    found = bootstrap.intervals(lambda c, w: {"m": float("nan")}, {"x": np.array([])}, [], resamples=100, seed=0)["m"]
     assert all(math.isnan(v) for v in found)
 
 
 def test_resamples_where_a_figure_is_undefined_are_left_out() -> None:
-    def mean_of_b(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-        chosen = columns["x"][columns["b"] == 1]
-        return {"m": float(chosen.mean()) if chosen.size else math.nan}
+    def mean_of_b(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+        b = columns["b"] == 1
+        return {"m": classification.mean(columns["x"][b], weights[b])}
 
     columns = {"x": np.array([0.0, 3.0]), "b": np.array([0, 1])}
     assert bootstrap.intervals(mean_of_b, columns, ["a", "b"], resamples=100, seed=0)["m"] == (3, 3, 3)
@@ -71,8 +71,8 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     easy = draw.random(300) < 0.5
     columns = {"old": easy.astype(float), "new": (easy | (draw.random(300) < 0.1)).astype(float)}
 
-    def compare(c: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return {"old": float(c["old"].mean()), "gain": float(c["new"].mean() - c["old"].mean())}
+    def compare(c: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+        return {"old": classification.mean(c["old"], weights), "gain": classification.mean(c["new"] - c["old"], weights)}
 
     found = bootstrap.intervals(compare, columns, [str(i) for i in range(300)], resamples=500, seed=0)
     width = {name: i.high - i.low for name, i in found.items()}

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ehrmind_k8s.records import Example
@@ -27,7 +28,8 @@ BARE = "The score is 4."
 
 def measure(*answers: tuple[Example, list[str]]) -> dict[str, Any]:
     examples = [e for e, _ in answers]
-    return metrics.metrics(metrics.columns(examples, [[sampled(t, e) for t in texts] for e, texts in answers]))
+    columns = metrics.columns(examples, [[sampled(t, e) for t in texts] for e, texts in answers])
+    return metrics.metrics(columns, np.ones(len(examples)))
 
 
 def test_outcomes_are_shares_that_add_up() -> None:
