@@ -21,6 +21,7 @@ from tests.cluster.harness.client import Object
 from tests.cluster.harness.own import OwnCluster
 from tests.cluster.harness.s3 import S3Access
 from tests.cluster.observer import Observer
+from tests.cluster.test_other_operators import queue
 from tests.integration import small_twin
 
 FULL = os.environ.get("EHRMIND_FAULTS") == "1"
@@ -33,7 +34,14 @@ PROFILES: dict[str, dict[str, Any]] = {
     "huge": {"resources": {"prepare": {"requests": {"cpu": "1000"}}}},
     "no-image": {"images": {"ehrmind": "registry.invalid/ehrmind:none"}},
     "two": {"trainer": {"nodes": 2}},
+    "trainjob": {"trainer": {"kind": "trainjob"}},
+    "queued": {"queue": "queue"},
 }
+# A whole run, of every stage as much as shows that it works.
+SHORT: dict[str, Any] = {
+    "sft.epochs": 1, "rlvr.steps": 3, "rlvr.checkpoint_every": 2, "rlvr.max_completion_tokens": 64, "rlvr.validate_every": 0,
+    "evaluate.limit": 20, "evaluate.samples": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def run(installed: OwnCluster, namespace: str, cluster_s3: S3Access) -> Iterator
 
 def merged(profile: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """A profile, changed in some entries of some sections."""
-    return profile | {key: profile.get(key, {}) | section for key, section in more.items()}
+    return profile | {key: profile.get(key, {}) | section if isinstance(section, dict) else section for key, section in more.items()}
 
 
 def submit(run: Observer, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
@@ -204,15 +212,43 @@ def test_without_a_training_operator_the_run_says_what_to_install_and_goes_on_wh
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not FULL, reason="two trainers, and a server beside them, on two cores: make test-faults")
 def test_two_trainer_nodes_carry_a_run_to_its_report(run: Observer, training_operator: None) -> None:
     admit(run)
-    short = {
-        "profile": "two", "sft.epochs": 1, "rlvr.steps": 3, "rlvr.checkpoint_every": 2, "rlvr.max_completion_tokens": 64,
-        "rlvr.validate_every": 0, "evaluate.limit": 20, "evaluate.samples": 0,
-    }  # fmt: skip
-    assert submit(run, short).returncode == 0
+    assert submit(run, {**SHORT, "profile": "two"}).returncode == 0
     reaches(run, "succeeded", timeout_s=3000)
     for job in run.cluster.items("pytorchjob", namespace=run.namespace):
         assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Worker"] and job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 2
-    assert set(json.loads(run.ehrmind("report", "x", "--json").stdout)["policies"]) == {"base", "sft", "rlvr"}
+    assert policies(run) == {"base", "sft", "rlvr"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_train_jobs_carry_a_run_to_its_report(run: Observer, trainjob: OwnCluster) -> None:
+    admit(run)
+    assert submit(run, {**SHORT, "profile": "trainjob", "rollout.replicas": 2}).returncode == 0
+    reaches(run, "succeeded", timeout_s=3000)
+    roles = [job["metadata"]["labels"]["ehrmind.dev/role"] for job in run.cluster.items("trainjob", namespace=run.namespace)]
+    assert sorted(roles) == ["rlvr", "sft"]
+    assert policies(run) == {"base", "sft", "rlvr"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_runs_in_a_queue_with_quota_for_one_both_end(run: Observer, trainjob: OwnCluster, kueue: OwnCluster) -> None:
+    """Trainer and servers are admitted together: were each admitted alone, both runs could hold half of the quota and wait for ever."""
+    admit(run)
+    kueue.apply(*queue(run.namespace, run.namespace, "250m"))
+    with Observer(run.cluster, run.s3, run.namespace, "y") as other:
+        both = (run, other)
+        for each in both:
+            assert submit(each, {**SHORT, "profile": "queued"}).returncode == 0
+        for each in both:
+            reaches(each, "succeeded", timeout_s=3000)
+            assert policies(each) == {"base", "sft", "rlvr"}
+        waited = [each.name for each in both for seen in each.seen if "queue queue: " in seen.message and "insufficient unused quota" in seen.message]
+        assert waited, "nobody had to wait: the quota was not for one"
+
+
+def policies(run: Observer) -> set[str]:
+    """What the run's report compares."""
+    return set(json.loads(run.ehrmind("report", run.name, "--json").stdout)["policies"])
