@@ -8,13 +8,14 @@ PY := .venv/bin/python
 # Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other,
 # and tests on a cluster share one too (tests/cluster/conftest.py), so there is one cluster.
 WORKERS ?= 2
+TASK ?= medcalc
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: setup ## Train, evaluate and report on this machine, without data, GPU or cluster (about 10 minutes on 2 cores)
-	$(PY) -m ehrmind_k8s submit -f examples/quickstart.yaml --backend local
+quickstart: setup ## Train, evaluate and report here, without data, GPU or cluster; TASK=medcalc (or trec, ehrshot), minutes on 2 cores
+	$(PY) -m ehrmind_k8s submit -f examples/quickstart-$(TASK).yaml --backend local
 
 test: setup tools ## All tests; says what it skips and why
 	$(PYTEST) --durations 15 $(ARGS)
