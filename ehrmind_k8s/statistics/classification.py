@@ -20,3 +20,9 @@ def macro_mean(values: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> 
     sums = np.bincount(classes[known], weights=(values * weights)[known])
     present = rows > 0
     return float((sums[present] / rows[present]).mean()) if present.any() else float("nan")
+
+
+def ratio(above: np.ndarray, below: np.ndarray, otherwise: float = float("nan")) -> np.ndarray:
+    """`above` / `below` element by element, `otherwise` where there is nothing to divide by."""
+    found: np.ndarray = np.divide(above, below, out=np.full(above.shape, otherwise), where=below > 0)
+    return found
