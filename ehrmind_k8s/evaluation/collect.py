@@ -85,8 +85,16 @@ def _curve(store: ObjectStore, manifest: Manifest, folder: Path) -> list[dict[st
 
 def _data(prepare: Manifest, labels: str, found: Found) -> DataAudit:
     told = {name: prepare.meta.get(name, {}) for name in ("source", "inputs", "counts", "drops", "checks", "audit")}
-    measured, terms = found.measured, "" if told["source"].get("kind") == "synthetic" else found.task.terms
-    return DataAudit(**told, terms=terms, labels=labels, asked=found.asked, groups=measured.groups, total=found.total, unscored=measured.unscored)
+    measured = found.measured
+    return DataAudit(
+        **told,
+        terms=str(prepare.meta.get("terms", "")),
+        labels=labels,
+        asked=found.asked,
+        groups=measured.groups,
+        total=found.total,
+        unscored=measured.unscored,
+    )
 
 
 def _costs(context: Context, manifests: Mapping[str, Manifest], lines: Mapping[str, Lines], found: Found) -> Costs:

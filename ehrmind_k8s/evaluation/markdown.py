@@ -16,6 +16,7 @@ def render(report: Report) -> str:
     sections = [
         _head(report),
         _results(report),
+        _parts(report),
         *(_table(report, t) for t in report.tables),
         _training(report),
         _data(report),
@@ -49,6 +50,18 @@ def _gain(difference: Difference, primary: str) -> str:
     e = views.estimate(difference.metrics, primary)
     names = f"{TITLES[difference.policy]} − {TITLES[difference.baseline]}"
     return f"- {names}: {words(primary)} {points(e.value)} points (paired, {points(e.low)} to {points(e.high)})"
+
+
+def _parts(report: Report) -> str:
+    name, parts = views.parts(report)
+    if not parts:
+        return ""
+    rows = [
+        [_safe(part), words(metric.partition("/")[0]), *(_cell(views.estimate(p.metrics, metric)) for p in report.policies.values())]
+        for part, _, metrics in parts
+        for metric in metrics
+    ]
+    return f"## Metrics by {_safe(name)}\n\n{_grid([name, 'metric', *(TITLES[label] for label in report.policies)], rows)}"
 
 
 def _table(report: Report, table: Table) -> str:

@@ -14,10 +14,10 @@ from itertools import combinations
 import numpy as np
 
 from ehrmind_k8s.evaluation.generate import Answer, Questions
-from ehrmind_k8s.evaluation.report import OUTCOMES, Difference, Estimate, PolicyResult, Row, Table
+from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Difference, Estimate, PolicyResult, Row, Table
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout.base import Policy
-from ehrmind_k8s.statistics import bootstrap, classification
+from ehrmind_k8s.statistics import bootstrap, calibration, classification
 from ehrmind_k8s.tasks.base import Sampled, Task
 
 Columns = Mapping[str, np.ndarray]
@@ -50,8 +50,10 @@ def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping
     rows = {label: [by_id[e.id] for e in examples] for label, by_id in answered.items()}
     statistic = _Statistic(questions.task, tuple(policies), k)
     groups = [e.group for e in examples]
-    estimates = _estimates(statistic, statistic.columns(examples, rows), groups, resamples, seed)
-    results = {label: _result(policy, estimates[label], rows[label]) for label, policy in policies.items()}
+    columns = statistic.columns(examples, rows)
+    estimates = _estimates(statistic, columns, groups, resamples, seed)
+    curves = {label: _calibration(_chosen(f"{label}/task/", columns)) for label in policies}
+    results = {label: _result(policy, estimates[label], rows[label], curves[label]) for label, policy in policies.items()}
     differences = [Difference(b, a, estimates[f"{b}-{a}"]) for a, b in combinations(policies, 2)]
     tables = _tables(questions.task, examples, rows)
     return Measured(results, tuple(differences), tables, len(examples), len(set(groups)), len(questions.examples) - len(examples))
@@ -132,16 +134,26 @@ def _estimates(statistic: _Statistic, columns: Columns, groups: Sequence[str], r
     """Subject (a policy or `b-a`) -> metric -> estimate."""
     found: dict[str, dict[str, Estimate]] = defaultdict(dict)
     for name, i in bootstrap.intervals(statistic, columns, groups, resamples=resamples, seed=seed).items():
-        subject, metric = name.split("/")
+        subject, metric = name.split("/", 1)
         found[subject][metric] = Estimate(i.value, i.low, i.high, len(groups))
     return found
 
 
-def _result(policy: Policy, metrics: Mapping[str, Estimate], rows: Sequence[_Answered]) -> PolicyResult:
+def _calibration(columns: Columns) -> tuple[Bin, ...]:
+    """The curve of a task whose columns hold `probability` and `positive`; its filled bins only."""
+    if not {"probability", "positive"} <= set(columns):
+        return ()
+    p, positive = columns["probability"], columns["positive"]
+    found = calibration.curve(calibration.bins(p), p, positive, np.zeros(len(p), dtype=int), np.ones(len(p)), 1)
+    points = zip(found.predicted[0], found.observed[0], found.weight[0], strict=True)
+    return tuple(Bin(float(predicted), float(observed), int(n)) for predicted, observed, n in points if n)
+
+
+def _result(policy: Policy, metrics: Mapping[str, Estimate], rows: Sequence[_Answered], curve: tuple[Bin, ...]) -> PolicyResult:
     counts = Counter(outcome(r.greedy) for r in rows)
     tokens = float(np.mean([r.greedy.n_tokens for r in rows])) if rows else math.nan
     cut = sum(r.greedy.finish_reason == "length" for r in rows)
-    return PolicyResult(policy.name, policy.uri, metrics, {o: counts[o] for o in OUTCOMES}, tokens, cut)
+    return PolicyResult(policy.name, policy.uri, metrics, {o: counts[o] for o in OUTCOMES}, tokens, cut, calibration=curve)
 
 
 def outcome(answer: Answer) -> str:

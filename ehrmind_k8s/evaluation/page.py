@@ -44,7 +44,7 @@ def render(tree: Report) -> str:
     return page.render(r=tree, style=Markup(style), style_hash=digest, charts=_charts(tree), panels=_panels(tree), strips=_strips(tree))  # noqa: S704 - our own file
 
 
-def _charts(tree: Report) -> dict[str, Markup]:
+def _charts(tree: Report) -> dict[str, Markup | None]:
     primary = tree.primary_metric
     estimates = [(TITLES[label], f"policy-{label}", views.estimate(p.metrics, primary)) for label, p in tree.policies.items()]
     said = "; ".join(f"{name} {report.percent(e.value)}, 95 % interval {report.interval(e)}" for name, _, e in estimates)
@@ -52,7 +52,14 @@ def _charts(tree: Report) -> dict[str, Markup]:
     return {
         "primary": chart.intervals(f"{report.words(primary)} by policy: {said}", estimates),
         "outcomes": chart.shares("Outcomes of greedy answers by policy", bars),
+        "calibration": _calibration(tree),
     }
+
+
+def _calibration(tree: Report) -> Markup | None:
+    drawn = views.calibration(tree)
+    said = "Share of positive rows over the predicted probability, by policy; on the diagonal a probability means what it says"
+    return chart.lines(said, "%", drawn, x_title="predicted, %") if drawn else None
 
 
 def _panels(tree: Report) -> list[tuple[str, str, Markup]]:

@@ -28,11 +28,21 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Bin:
+    """One point of a calibration curve: `n` rows, their mean predicted probability, and the share of them that is positive."""
+
+    predicted: float
+    observed: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyResult:
     """One policy on the test rows. `metrics` are of the greedy answers except `mean_at_<k>` and `pass_at_<k>`, which are of k samples.
 
-    `outcomes` counts greedy answers; `cut` those that reached the token limit; `tokens` is their mean length; `same_as` names another policy
-    whose weights these are (a skipped SFT).
+    A metric named `<metric>/<part>` is that metric over one part of the rows (a subtask), where the task judges its parts apart.
+    `calibration` is the curve over all rows, where the task predicts probabilities. `outcomes` counts greedy answers; `cut` those that reached
+    the token limit; `tokens` is their mean length; `same_as` names another policy whose weights these are (a skipped SFT).
     """
 
     name: str
@@ -42,6 +52,7 @@ class PolicyResult:
     tokens: float
     cut: int
     same_as: str | None = None
+    calibration: tuple[Bin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ def summary_table(report: Json) -> str:
     policies, primary = report["policies"], report["primary_metric"]
     names = list(dict.fromkeys([primary, *(m for p in policies.values() for m in p["metrics"])]))
     rows = [["", *(TITLES[label] for label in policies)]]
-    rows += [[words(name), *(_cell(p["metrics"].get(name)) for p in policies.values())] for name in names if name not in OUTCOMES]
+    rows += [[words(name), *(_cell(p["metrics"].get(name)) for p in policies.values())] for name in names if name not in OUTCOMES and "/" not in name]
     rows += [[f"answers {o}", *(str(p["outcomes"].get(o, 0)) for p in policies.values())] for o in OUTCOMES]
     lines = [report["headline"], "", *_aligned(rows)]
     gains = [_gain(d, primary) for d in report["differences"]]

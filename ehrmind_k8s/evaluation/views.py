@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from ehrmind_k8s.evaluation.chart import Series
-from ehrmind_k8s.evaluation.report import OUTCOMES, Estimate, Report
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Estimate, Report
 from ehrmind_k8s.records import SPLITS
 
 Line = Mapping[str, Any]
@@ -14,9 +14,32 @@ TIMES: tuple[str, ...] = ("generate", "train", "publish", "sync")
 
 
 def metric_names(report: Report) -> list[str]:
-    """Every metric of every policy, the primary one first. Shares of outcomes are left to the table of counts."""
+    """Every metric of every policy, the primary one first. Shares of outcomes are left to the table of counts, metrics of parts to `parts`."""
     names = dict.fromkeys([report.primary_metric, *(m for p in report.policies.values() for m in p.metrics)])
-    return [name for name in names if name not in OUTCOMES]
+    return [name for name in names if name not in OUTCOMES and "/" not in name]
+
+
+def parts(report: Report) -> tuple[str, list[tuple[str, int | None, list[str]]]]:
+    """What the parts are that metrics are given for (`subtask`), and each part with its test rows and the names of its metrics.
+
+    The table of correct answers with the same labels tells what a part is and how many rows it has.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name in dict.fromkeys(m for p in report.policies.values() for m in p.metrics if "/" in m):
+        found.setdefault(name.partition("/")[2], {})[name] = None
+    table = next((t for t in report.tables if found and set(found) == {row.label for row in t.rows}), None)
+    rows = {row.label: row.n for row in table.rows} if table else {}
+    return table.name if table else "part", [(part, rows.get(part), list(names)) for part, names in found.items()]
+
+
+def calibration(report: Report) -> list[Series]:
+    """Share of positives over predicted probability (percent), a curve per policy beside the diagonal where both are equal; none without one."""
+    curves = [
+        Series(TITLES[label], f"policy-{label}", [(100 * b.predicted, 100 * b.observed) for b in policy.calibration])
+        for label, policy in report.policies.items()
+        if policy.calibration
+    ]
+    return [Series("perfect", "diagonal", [(0.0, 0.0), (100.0, 100.0)]), *curves] if curves else []
 
 
 def estimate(metrics: Mapping[str, Estimate], name: str) -> Estimate:

@@ -52,7 +52,7 @@ def run(context: Context) -> Output:
     sizes = {s: census.splits[s].rows for s in SPLITS}
     meta = {
         "task": task.name,
-        "terms": "" if about["kind"] == "synthetic" else task.terms,
+        "terms": "" if about["kind"] == "synthetic" else found.terms or task.terms,
         "source": about,
         "inputs": dict(found.inputs),
         "audit": dict(found.audit),

@@ -26,7 +26,7 @@ class TaskData:
     """What a reader found. `inputs` maps each file read to its SHA-256; `audit` holds counts and checks for the manifest and the report.
 
     `examples` is read once, to its end. A reader of large sources makes them as they are asked for; its `drops` and `audit` are whole only then.
-    `total` is about how many examples there will be, for the progress bar.
+    `total` is about how many examples there will be, for the progress bar. `terms` replaces the task's where they depend on the source.
     """
 
     examples: Iterable[Example]
@@ -34,6 +34,7 @@ class TaskData:
     inputs: Mapping[str, str]
     audit: Mapping[str, Any] = field(default_factory=dict)
     total: int = 0
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,15 @@ class Task(Protocol):
         """Per-example arrays (length N) that `metrics` needs.
 
         `answers[i]` are the texts that count as the answer to `examples[i]` (one greedy text, or several that weigh as one); `votes[i]` those
-        whose shares are the probabilities of its classes (k samples, or the answers again where there are none).
+        whose shares are the probabilities of its classes (k samples, or the answers again where there are none). Columns `probability` and
+        `positive` (0 or 1), where a task has them, give the report its calibration curve.
         """
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
-        """Point estimates; row i counts `weights[i]` times (N whole numbers, 0 for a row that a resample did not draw). NaN where undefined."""
+        """Point estimates; row i counts `weights[i]` times (N whole numbers, 0 for a row that a resample did not draw). NaN where undefined.
+
+        A name `<metric>/<part>` is a metric over one part of the rows (a subtask); the report shows parts in a table of their own.
+        """
 
     def breakdown(self, example: Example) -> Mapping[str, str]:
         """Table name -> row label of this example, for the report (`calculator`, `category`)."""

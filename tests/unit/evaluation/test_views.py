@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ehrmind_k8s.evaluation import markdown, page, summary
-from ehrmind_k8s.evaluation.report import Estimate, Report, Row, Table, headline, interval, percent, points
+from ehrmind_k8s.evaluation import markdown, page, summary, views
+from ehrmind_k8s.evaluation.report import Bin, Estimate, Report, Row, Table, headline, interval, percent, points
 from tests.conftest import ROOT
 from tests.unit.evaluation import report_sample
 
@@ -86,6 +86,28 @@ def test_a_skipped_sft_says_whose_weights_it_has(report: Report) -> None:
     skipped = replace(report, curves={}, policies={**report.policies, "sft": replace(report.policies["sft"], same_as="base")})
     assert "(is Start model)" in page.render(skipped)
     assert "Learning curves" not in page.render(skipped)
+
+
+def test_metrics_of_parts_have_their_own_table_and_a_curve_its_chart(report: Report) -> None:
+    labels = [row.label for row in report.tables[0].rows]
+    policies = {
+        name: replace(
+            p,
+            metrics={**p.metrics, **{f"auroc/{label}": Estimate(0.75, 0.5, 0.9, 20) for label in labels}},
+            calibration=(Bin(0.1, 0.25, 12), Bin(0.9, 0.8, 5)),
+        )
+        for name, p in report.policies.items()
+    }
+    judged = replace(report, policies=policies)
+    assert views.metric_names(judged) == views.metric_names(report)
+    assert views.parts(judged) == ("category", [(row.label, row.n, [f"auroc/{row.label}"]) for row in report.tables[0].rows])
+    assert f"| {labels[0]} | auroc | 75.0 % (50.0 to 90.0) |" in markdown.render(judged)
+    text = page.render(judged)
+    assert "Metrics by category" in text and "Calibration" in text and text.count("<td>25.0 %</td><td>12</td>") == len(policies)
+    seen = _Headers()
+    seen.feed(text)
+    assert not seen.unscoped
+    assert "Calibration" not in page.render(report) and "Metrics by" not in page.render(report)
 
 
 def test_an_undefined_figure_is_null_in_json_and_n_a_for_people(report: Report) -> None:
