@@ -1,10 +1,12 @@
 """A run document becomes an ordered list of steps. Pure; the only place that knows what follows what.
 
-    prepare > sft > rlvr > evaluate
+    prepare > diagnose > sft > rlvr > evaluate
 
-`sft` is always there: with `sft.mode: never` it publishes the start model as its output (`skipped`), so every later stage reads one place.
+`sft` is always there: where no warm-up is wanted it publishes the start model as its output (`skipped`), so every later stage reads one place.
+`diagnose` may be left out; whichever of the two comes first publishes the start model as policy `base`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ehrmind_k8s import artifacts
@@ -13,12 +15,14 @@ from ehrmind_k8s.spec import STAGES, RunSpec
 
 READS: dict[str, tuple[str, ...]] = {
     "prepare": (),
-    "sft": ("prepare",),
+    "diagnose": ("prepare",),
+    "sft": ("prepare", "diagnose"),
     "rlvr": ("prepare", "sft"),
-    "evaluate": ("prepare", "sft", "rlvr"),  # the base policy is published by sft, the first stage that holds torch
+    "evaluate": ("prepare", "diagnose", "sft", "rlvr"),
 }
-SAMPLES: tuple[str, ...] = ("rlvr", "evaluate")
-TORCH: tuple[str, ...] = ("sft", "rlvr")
+SAMPLES: tuple[str, ...] = ("diagnose", "rlvr", "evaluate")
+TRAINING: tuple[str, ...] = ("sft", "rlvr")  # started by torchrun, on all GPUs
+TORCH: tuple[str, ...] = ("diagnose", *TRAINING)  # hold the model: diagnose publishes it with its canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,27 @@ class Step:
 
 
 def reads(spec: RunSpec, stage: str) -> tuple[str, ...]:
-    """The stages whose output `stage` reads: evaluate leaves out rlvr when it is not among the policies compared."""
+    """The stages whose output `stage` reads: a diagnosis where there is one; evaluate leaves out rlvr when it is not among the policies compared."""
     skip = {"rlvr"} if stage == "evaluate" and "rlvr" not in spec.evaluate.policies else set()
+    skip |= set() if spec.diagnosed else {"diagnose"}
     return tuple(s for s in READS[stage] if s not in skip)
+
+
+def base_stage(spec: RunSpec) -> str:
+    """The stage that publishes policy `base`: the first that holds torch."""
+    return "diagnose" if spec.diagnosed else "sft"
+
+
+def serving_from(steps: Sequence["Step"], ahead: int = 1) -> int | None:
+    """Index of the step from which on rollout servers run, None where no step wants any.
+
+    `ahead` of the first that wants them, since vLLM takes minutes to start; but not before prepare is done, whose model they load.
+    """
+    first = next((i for i, step in enumerate(steps) if step.wants_rollout), None)
+    if first is None:
+        return None
+    begun = 1 if steps[0].stage == "prepare" else 0
+    return max(first - ahead, min(first, begun))
 
 
 def build(spec: RunSpec, run_uri: str) -> tuple[Step, ...]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ehrmind_k8s.errors import SpecError, nearest
 from ehrmind_k8s.spec import sentences
 
-Role = Literal["prepare", "sft", "rlvr", "evaluate", "rollout"]
+Role = Literal["prepare", "diagnose", "sft", "rlvr", "evaluate", "rollout"]
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|[KMGTP]i?)?$"
 OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$"  # DNS subdomain: Secrets, ConfigMaps, ServiceAccounts, classes
@@ -53,7 +53,7 @@ class Images(_Section):
     """Container images by digest or version tag; what each holds: docs/operations.md."""
 
     ehrmind: Image = Field("ehrmind:latest", description="Prepare and evaluate: the command line, no torch.")
-    trainer: Image = Field("ehrmind-trainer:latest", description="SFT and RLVR, and stages that sample with transformers.")
+    trainer: Image = Field("ehrmind-trainer:latest", description="Diagnose, SFT and RLVR, and stages that sample with transformers.")
     rollout: Image = Field("ehrmind-rollout:latest", description="vLLM with our plug-ins.")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="When a node pulls an image it has.")
     pull_secrets: tuple[ObjectName, ...] = Field((), description="Secrets of the run's namespace with registry credentials.")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ehrmind_k8s.errors import SpecError, nearest
 
-STAGES: tuple[str, ...] = ("prepare", "sft", "rlvr", "evaluate")
+STAGES: tuple[str, ...] = ("prepare", "diagnose", "sft", "rlvr", "evaluate")
 PRESETS: tuple[str, ...] = ("tiny", "small", "default", "paper")
 POLICIES: tuple[str, ...] = ("base", "sft", "rlvr")
 # Keys that say where and how a run executes, not what it computes: a second submit may change them.
@@ -38,7 +38,7 @@ EXECUTION_KEYS: tuple[str, ...] = (
     "sft.micro_batch_size",
 )
 
-Stage = Literal["prepare", "sft", "rlvr", "evaluate"]
+Stage = Literal["prepare", "diagnose", "sft", "rlvr", "evaluate"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?$")]
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
@@ -110,14 +110,54 @@ class DataSpec(Section):
     )
 
 
+class DiagnoseSpec(Section):
+    """What the start model already knows: k samples on train rows of every category, before anything is trained."""
+
+    samples: int = Field(
+        12, ge=2, le=64, description="k, samples per row at rlvr.temperature. 12: the paper; a task says how many of 12 must be right to be no guess."
+    )
+    threshold: Fraction = Field(
+        0.5,
+        description="Share of a category's rows that must be reliably right (of 1); below it knowledge is missing. 0.5: RLVR learns from rows"
+        " where some samples are right, and SFT on a category that did not need it costs less than RLVR without a signal on most rows.",
+    )
+    limit: int | None = Field(
+        100, ge=1, description="Train rows asked of each category. 100: the share is known to 10 points (95 %); the paper asks 500. None: all."
+    )
+
+
+class TeacherSpec(Section):
+    """A model behind an OpenAI-compatible URL that writes explanations (sft.traces: teacher). Its key is EHRMIND_TEACHER_KEY, never in a document."""
+
+    url: str | None = Field(
+        None, pattern=r"^https?://[^\s@?#]+$", description="Where it answers, up to and with /v1, for example http://teacher.models.svc:8000/v1."
+    )
+    model: str | None = Field(None, description="Its name there.")
+    samples: int = Field(4, ge=1, le=64, description="Answers asked per row; the first that the scorer accepts is kept.")
+    external: bool = Field(
+        False, description="true lets prompts, which hold patient records, go to a public address, by https only. false refuses such an address."
+    )
+
+
 class SftSpec(Section):
-    """The SFT warm-up: completion-only loss on the source's own explanations, with a learned stop token."""
+    """The SFT warm-up: completion-only loss on explanations that end in the answer, with a learned stop token."""
 
     mode: Literal["auto", "always", "never"] = Field(
-        "always", description="auto lets the diagnose stage decide (not in this release). never publishes the start model unchanged."
+        "auto",
+        description="auto: on the categories that lack knowledge, as stage diagnose decided; none lacks any: skipped. always: on all."
+        " never publishes the start model unchanged.",
     )
     percent: float = Field(20, gt=0, le=100, description="Share of train rows used (percent). 20 is what the paper's final MEDCALC run used.")
-    categories: tuple[str, ...] = Field((), description="Categories to warm up on; empty means all.")
+    categories: tuple[str, ...] = Field((), description="Categories to warm up on, whatever the diagnosis says; empty: as mode says.")
+    traces: Literal["source", "file", "own", "teacher"] = Field(
+        "source",
+        description="Who wrote the explanations. source: the data's own. file: yours, in traces_file. own: the start model's right samples of stage"
+        " diagnose. teacher: another model, asked by stage diagnose. Of the last three only texts that the scorer accepts are kept.",
+    )
+    traces_file: str | None = Field(
+        None, description='JSON lines {"id", "text"}, of train rows and whole completions; a local file or s3://. With traces: file.'
+    )
+    teacher: TeacherSpec = Field(default_factory=TeacherSpec, description="The model that is asked with traces: teacher.")
     epochs: float = Field(2, gt=0, le=1000, description="Passes over the chosen rows. 2: the paper.")
     batch_size: int = Field(16, ge=1, description="Rows per optimizer step over all ranks. 16: the paper.")
     micro_batch_size: int = Field(4, ge=1, description="Rows per forward pass and rank; lowers memory, not the result.")
@@ -126,6 +166,14 @@ class SftSpec(Section):
         "completion", description="completion masks the prompt. text trains on the prompt too (recipe: paper), which wastes capacity on notes."
     )
     checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
+
+    @model_validator(mode="after")
+    def _traced(self) -> "SftSpec":
+        if (self.traces == "file") != (self.traces_file is not None):
+            raise ValueError("traces: file and traces_file go together: set both, or neither")
+        if self.traces == "teacher" and not (self.teacher.url and self.teacher.model):
+            raise ValueError("traces: teacher needs teacher.url and teacher.model")
+        return self
 
 
 class RewardSpec(Section):
@@ -242,7 +290,8 @@ class RunSpec(Section):
     )
     seed: int = Field(42, ge=0, lt=2**31, description="Seed of splits, order, sampling and initial weights.")
     stages: tuple[Stage, ...] = Field(
-        ("prepare", "sft", "rlvr", "evaluate"), description="Stages to run; a subset needs `inputs` for what it leaves out."
+        ("prepare", "diagnose", "sft", "rlvr", "evaluate"),
+        description="Stages to run; a subset needs `inputs` for what it leaves out. diagnose may be left out unless sft.mode or sft.traces need it.",
     )
     inputs: dict[Stage, str] = Field(default_factory=dict, description="Stage name -> URI of that stage's output in another run.")
     store: str | None = Field(
@@ -260,6 +309,7 @@ class RunSpec(Section):
     )
     model: ModelSpec = Field(default_factory=ModelSpec, description="The start model.")
     data: DataSpec = Field(default_factory=DataSpec, description="The data of the task.")
+    diagnose: DiagnoseSpec = Field(default_factory=DiagnoseSpec, description="What the start model already knows.")
     sft: SftSpec = Field(default_factory=SftSpec, description="The SFT warm-up.")
     rlvr: RlvrSpec = Field(default_factory=RlvrSpec, description="RL with verifiable rewards.")
     rollout: RolloutSpec = Field(default_factory=RolloutSpec, description="Who samples.")
@@ -275,8 +325,10 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSpec":
-        if self.sft.mode == "auto":
-            raise ValueError("sft.mode auto needs the diagnose stage, which comes with a later release; set sft.mode to always or never")
+        if "sft" in self.stages and not self.diagnosed and self.sft.mode != "never":
+            needs = "mode auto" if self.sft.mode == "auto" else f"traces {self.sft.traces}" if self.sft.traces in ("own", "teacher") else ""
+            if needs:
+                raise ValueError(f"sft.{needs} needs stage diagnose: add it to stages, or set inputs.diagnose to its output in another run")
         if self.rlvr.micro_batch_size % self.rlvr.samples_per_prompt:
             raise ValueError(
                 f"rlvr.micro_batch_size {self.rlvr.micro_batch_size} must be a multiple of rlvr.samples_per_prompt"
@@ -296,6 +348,11 @@ class RunSpec(Section):
                 " raise model.context or lower one of the two"
             )
         return self
+
+    @property
+    def diagnosed(self) -> bool:
+        """Whether there is a diagnosis of the start model: made by this run, or by another."""
+        return "diagnose" in self.stages or "diagnose" in self.inputs
 
     @property
     def completion_tokens(self) -> int:

@@ -35,7 +35,17 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
     "a model in a folder": (an_object({"model": {"uri": "/models/a"}}), "spec.model.uri", "model.uri is `toy`, s3://bucket/prefix, or a hub id"),
     "a model above its prefix": (an_object({"model": {"uri": "s3://bucket/../x"}}), "spec.model.uri", "no part `.` or `..`"),
     "a hub model without a commit": (an_object({"model": {"uri": "Qwen/Qwen3-4B"}}), "spec.model.revision", "a hub model needs model.revision"),
-    "a stage of a later release": (an_object({"sft": {"mode": "auto"}}), "spec.sft.mode", "sft.mode auto needs the diagnose stage"),
+    "traces of a file that is not named": (an_object({"sft": {"traces": "file"}}), "spec.sft.tracesFile", "sft.traces file needs sft.tracesFile"),
+    "traces in a folder": (
+        an_object({"sft": {"traces": "file", "tracesFile": "/data/traces.jsonl"}}),
+        "spec.sft.tracesFile",
+        "sft.tracesFile is s3://bucket/prefix",
+    ),
+    "a teacher without an address": (
+        an_object({"sft": {"traces": "teacher", "teacher": {"model": "m"}}}),
+        "spec.sft.teacher",
+        "needs sft.teacher.url and sft.teacher.model",
+    ),
     "an SFT batch that does not divide": (
         an_object({"sft": {"batchSize": 10, "microBatchSize": 4}}),
         "spec.sft.batchSize",
@@ -75,6 +85,7 @@ FIXED: dict[str, tuple[Any, Any]] = {
     "profile": ("default", "gpu"),
     "model": ({"uri": "toy"}, {"uri": "toy", "context": 4096}),
     "data": ({"uri": "s3://bucket/a"}, {"uri": "s3://bucket/b"}),
+    "diagnose": ({"samples": 12}, {"samples": 8}),
     "sft": ({"epochs": 1}, {"epochs": 2}),
     "rlvr": ({"steps": 1, "reward": {"correct": 1}}, {"steps": 1, "reward": {"correct": 2}}),
     "evaluate": ({}, {"limit": 1}),

@@ -131,11 +131,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "spec.data.uri": _s3("data.uri"),
     "spec.data.train": _FILE,
     "spec.data.test": _FILE,
+    "spec.sft.tracesFile": _s3("sft.tracesFile"),
     "spec.sft": (
+        Rule("!has(self.traces) || self.traces != 'file' || has(self.tracesFile)", "sft.traces file needs sft.tracesFile", "tracesFile"),
         Rule(
-            "!has(self.mode) || self.mode != 'auto'",
-            "sft.mode auto needs the diagnose stage of a later release; set always or never",
-            "mode",
+            "!has(self.traces) || self.traces != 'teacher' || has(self.teacher) && has(self.teacher.url) && has(self.teacher.model)",
+            "sft.traces teacher needs sft.teacher.url and sft.teacher.model",
+            "teacher",
         ),
         Rule(
             _where_written(("batchSize", "microBatchSize"), "self.batchSize % self.microBatchSize == 0"),

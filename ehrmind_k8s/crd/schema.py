@@ -65,7 +65,7 @@ def definition() -> Schema:
 
 def _object() -> Schema:
     """The schema of a whole object."""
-    text = "One run of the recipe: prepare, SFT warm-up, RLVR with separate rollout pods, evaluation."
+    text = "One run of the recipe: prepare, diagnosis, SFT warm-up, RLVR with separate rollout pods, evaluation."
     made = {
         "description": f"{text} The object keeps what its author wrote; the operator resolves preset and defaults.",
         "type": "object",

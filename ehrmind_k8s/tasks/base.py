@@ -45,6 +45,18 @@ class Sampled:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """When k samples of one row show knowledge rather than a lucky guess.
+
+    `at_least` of 12 samples must be right (in proportion for another k, at least one). Where the answer is one of `classes` (C), the entropy
+    of the sampled answers must also stay below 0.8 ln C; None: the answer is open, and right once is no accident.
+    """
+
+    at_least: int = 1
+    classes: int | None = None
+
+
 class Task(Protocol):
     """One clinical task. Instances are stateless."""
 
@@ -85,6 +97,9 @@ class Task(Protocol):
 
         A name `<metric>/<part>` is a metric over one part of the rows (a subtask); the report shows parts in a table of their own.
         """
+
+    def reliability(self, category: str) -> Reliability:
+        """How rows of a category (`Example.category`) show that their answer is known; stage diagnose asks."""
 
     def breakdown(self, example: Example) -> Mapping[str, str]:
         """Table name -> row label of this example, for the report (`calculator`, `category`)."""

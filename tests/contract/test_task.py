@@ -152,6 +152,15 @@ def test_breakdown_has_the_same_tables_for_every_row(name: str) -> None:
 
 
 @every_task
+def test_every_category_says_when_its_answers_are_reliable(name: str) -> None:
+    task = get(name)
+    for category in {e.category for e in rows_of(name)}:
+        rule = task.reliability(category)
+        assert 1 <= rule.at_least <= 12
+        assert rule.classes is None or rule.classes >= 2
+
+
+@every_task
 def test_a_verdict_depends_on_target_and_text_alone(name: str) -> None:
     task = get(name)
     e = rows_of(name)[0]

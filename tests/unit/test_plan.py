@@ -14,6 +14,8 @@ CASES: dict[str, list[str]] = {
     "servers": [],
     "inside the trainer": ["rollout.engine=transformers"],
     "without rlvr": ["stages=[prepare,sft,evaluate]", "evaluate.policies=[base,sft]"],
+    "without a diagnosis": ["stages=[prepare,sft]"],
+    "a diagnosis from another run": ["stages=[prepare,sft]", "sft.mode=auto", "inputs={diagnose: s3://bucket/runs/other/diagnose}"],
     "from another run": ["stages=[rlvr,evaluate]", "inputs={prepare: s3://bucket/runs/other/prepare, sft: s3://bucket/runs/other/sft}"],
     "only data": ["stages=[prepare]"],
 }
@@ -46,6 +48,30 @@ def test_a_step_reads_only_what_was_written_before_or_comes_from_outside(overrid
     for step in steps(overrides):
         assert set(step.reads) <= written | outside
         written.add(step.writes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        ([], "diagnose"),  # not beside prepare, which makes the model that servers load
+        (["stages=[prepare,sft,rlvr,evaluate]"], "sft"),
+        (["stages=[rlvr,evaluate]", "inputs={prepare: s3://b/p, sft: s3://b/s}"], "rlvr"),
+        (["stages=[prepare,evaluate]", "inputs={sft: s3://b/s, rlvr: s3://b/r}"], "evaluate"),
+    ],
+)
+def test_servers_start_one_stage_ahead_of_need_but_not_before_their_model_is_there(overrides: list[str], first: str) -> None:
+    built = steps(overrides)
+    begun = plan.serving_from(built)
+    assert begun is not None and built[begun].stage == first
+
+
+def test_a_run_without_servers_never_starts_any() -> None:
+    assert plan.serving_from(steps(["rollout.engine=transformers"])) is None
+
+
+def test_the_first_stage_that_holds_torch_publishes_the_start_model() -> None:
+    assert plan.base_stage(spec.load({"task": "medcalc"})) == "diagnose"
+    assert plan.base_stage(spec.load({"task": "medcalc", "preset": "tiny", "stages": ["prepare", "sft"]})) == "sft"
 
 
 def test_a_left_out_stage_needs_an_input() -> None:

@@ -55,7 +55,11 @@ def test_the_paper_recipe_restores_the_papers_choices_and_a_preset_of_sizes_stay
         ("rlvr.steps=many", "rlvr.steps: found 'many'"),
         ("rlvr.temperature=.nan", "rlvr.temperature"),
         ("model.tuning=qlora", "model.tuning: found 'qlora'"),
-        ("sft.mode=auto", "sft.mode auto needs the diagnose stage"),
+        ("diagnose.threshold=2", "diagnose.threshold: found 2"),
+        ("sft.traces=file", "sft: traces: file and traces_file go together"),
+        ("sft.traces_file=a.jsonl", "sft: traces: file and traces_file go together"),
+        ("sft.traces=teacher", "sft: traces: teacher needs teacher.url and teacher.model"),
+        ("sft.teacher.url=http://user:key@host/v1", "sft.teacher.url: found"),
         ("stages=[]", "at least one stage is needed"),
         ("evaluate.policies=[]", "evaluate.policies: found []"),
         ("stages=[prepare,train]", "stages.1: found 'train'"),
@@ -80,6 +84,19 @@ def test_a_wrong_value_is_refused_with_key_and_reason(override: str, sentence: s
     assert sentence in refusal(TINY, override)
 
 
+@pytest.mark.parametrize(("override", "what"), [("sft.mode=auto", "sft.mode auto"), ("sft.traces=own", "sft.traces own")])
+def test_what_the_diagnosis_decides_needs_a_diagnosis(override: str, what: str) -> None:
+    alone = ["stages=[prepare,sft]", override]
+    assert f"{what} needs stage diagnose: add it to stages, or set inputs.diagnose" in refusal(TINY, *alone)
+    assert spec.load(TINY, [*alone, "inputs.diagnose=s3://bucket/runs/other/diagnose"]).diagnosed
+    assert not spec.load(TINY, [*alone, "sft.mode=never"]).diagnosed
+
+
+def test_models_that_may_know_are_diagnosed_before_they_are_trained_and_the_toy_and_the_paper_always_warm_up() -> None:
+    modes = {preset: spec.load({"task": "medcalc", "preset": preset}).sft.mode for preset in spec.PRESETS}
+    assert modes == {"tiny": "always", "small": "auto", "default": "auto", "paper": "always"}
+
+
 def test_all_problems_are_told_at_once() -> None:
     message = refusal(TINY, "rlvr.step=3", "sft.epoch=1")
     assert "rlvr.step" in message and "sft.epoch" in message
@@ -101,7 +118,7 @@ def test_scientific_notation_is_a_number(text: str, value: float) -> None:
 
 
 def test_stages_are_put_in_order() -> None:
-    assert spec.load(TINY, ["stages=[evaluate, prepare, sft, rlvr]"]).stages == ("prepare", "sft", "rlvr", "evaluate")
+    assert spec.load(TINY, ["stages=[evaluate, prepare, diagnose, sft, rlvr]"]).stages == ("prepare", "diagnose", "sft", "rlvr", "evaluate")
 
 
 EXECUTION = (

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ehrmind_k8s import artifacts, storage
+from ehrmind_k8s import artifacts, plan, storage
 from ehrmind_k8s.backends.base import Attempt, RunState, RunStatus
 from ehrmind_k8s.backends.local.display import Display, figures
 from ehrmind_k8s.backends.local.process import Leashed, lines
@@ -94,8 +94,9 @@ class Supervisor:
 
     async def _steps(self) -> None:
         todo = [step for step in self.steps if not artifacts.load(storage.open(step.writes))]
+        first = plan.serving_from(todo)
         for index, step in enumerate(todo):
-            if any(s.wants_rollout for s in todo[index : index + 2]):  # one step ahead: vLLM takes half a minute to start
+            if first is not None and index >= first and any(s.wants_rollout for s in todo[index:]):
                 self._start_servers()
             await self._step(step)
             if self.servers and not any(s.wants_rollout for s in todo[index + 1 :]):

@@ -224,7 +224,7 @@ def _no_store(run: Run, store: str) -> Refusal:
 def _trainer(run: Run, profile: Profile | None, snapshot: Snapshot, before: State, steps: tuple[Step, ...]) -> tuple[str, Refusal | None]:
     """How training stages run, if any is still to come; as they began, unless the cluster serves that no more when the next attempt is due."""
     chosen = before.resolved.get("trainer", "")
-    if profile is None or not any(step.stage in plan.TORCH and not before.stage(step.stage).done for step in steps):
+    if profile is None or not any(step.stage in plan.TRAINING and not before.stage(step.stage).done for step in steps):
         return chosen, None
     active = any(before.stage(step.stage).active for step in steps)  # discovery may only have hiccuped: no second kind beside its child
     if not chosen or (KINDS.get(chosen) not in snapshot.served and not active):

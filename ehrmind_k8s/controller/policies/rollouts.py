@@ -1,4 +1,4 @@
-"""The rollout servers: from one stage before the first that wants them, since vLLM takes minutes to start, to the end of the last.
+"""The rollout servers: from about one stage before the first that wants them (`plan.serving_from`) to the end of the last.
 
 They outlive the attempts of a trainer, whose retry must not restart vLLM, and follow `spec.rollout.replicas` at any time.
 """
@@ -6,7 +6,7 @@ They outlive the attempts of a trainer, whose retry must not restart vLLM, and f
 from dataclasses import dataclass
 from typing import Literal
 
-from ehrmind_k8s import crd
+from ehrmind_k8s import crd, plan
 from ehrmind_k8s.controller.policies import placement
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Child, Delete, Object, Pod, Snapshot, part
@@ -39,12 +39,12 @@ def _has_pods(current: State) -> bool:
 
 def _when(current: State, case: Case) -> Literal["never", "later", "now", "over"]:
     """Whether the stages that are done have come to those that want servers."""
-    using = [i for i, step in enumerate(case.steps) if step.wants_rollout]
-    if not using:
+    first = plan.serving_from(case.steps, ahead=0 if placement.together(case) else 1)
+    if first is None:
         return "never"
     at = next((i for i, step in enumerate(case.steps) if not current.stage(step.stage).done), len(case.steps))
-    first = using[0] - (0 if placement.together(case) else 1)
-    return "later" if at < first else "now" if at <= using[-1] else "over"
+    wanted = any(step.wants_rollout for step in case.steps[at:])
+    return "later" if at < first else "now" if wanted else "over"
 
 
 def count(current: State, case: Case, snapshot: Snapshot) -> Servers:

@@ -6,9 +6,9 @@ from ehrmind_k8s import crd
 from ehrmind_k8s.controller.policies import outcomes
 from ehrmind_k8s.controller.state import Advance, Stage
 from ehrmind_k8s.crd import Run
-from ehrmind_k8s.plan import TORCH
+from ehrmind_k8s.plan import TRAINING
 
-TITLES = {"prepare": "Preparing data", "sft": "SFT", "rlvr": "RLVR", "evaluate": "Evaluating"}
+TITLES = {"prepare": "Preparing data", "diagnose": "Diagnosing", "sft": "SFT", "rlvr": "RLVR", "evaluate": "Evaluating"}
 GLANCE = {"sft": ("loss",), "rlvr": ("reward",)}  # figures in the line, of a stage that has them
 ENDS = {
     outcomes.OOM_KILLED: "the {pod} was OOM-killed",
@@ -66,7 +66,7 @@ def number(value: float) -> str:
 
 def cause(stage: Stage) -> str:
     """Why the newest attempt of a stage ended, as a clause."""
-    pod = "trainer" if stage.name in TORCH else "pod"
+    pod = "trainer" if stage.name in TRAINING else "pod"
     return ENDS.get(stage.reason, f"it ended with {stage.reason}").format(pod=pod, kind=stage.kind)
 
 

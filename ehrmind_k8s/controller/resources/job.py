@@ -1,4 +1,4 @@
-"""A stage as a batch/v1 Job: prepare, and evaluate outside a queue.
+"""A stage as a batch/v1 Job: prepare, and outside a queue diagnose and evaluate.
 
 One pod, one try. A pod that is lost must not be replaced under the same attempt, whose number it has claimed in the store; retries are the
 operator's, under the next number.

@@ -30,7 +30,7 @@ DNS_PORTS = (53, 5353)
 
 def render(run: Run, profile: Profile, operator_namespace: str | None = None, operator: bool = True) -> list[Object]:
     """The NetworkPolicies of a run. Without `operator_namespace` a pod of any namespace that has the operator's label may read progress."""
-    stages, samplers, trainers = _roles(run, *STAGES), _roles(run, *plan.SAMPLES), _roles(run, *plan.TORCH)
+    stages, samplers, trainers = _roles(run, *STAGES), _roles(run, *plan.SAMPLES), _roles(run, *plan.TRAINING)
     rollouts = {"matchLabels": selector(run, "rollout")}
     asker = {"podSelector": {"matchLabels": OPERATOR}, "namespaceSelector": _namespace(operator_namespace)}
     policies = [

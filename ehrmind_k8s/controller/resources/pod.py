@@ -7,6 +7,7 @@ doing. What changes from cluster to cluster comes from the profile alone: withou
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ehrmind_k8s import plan
 from ehrmind_k8s.controller.resources import metadata
 from ehrmind_k8s.controller.resources.document import config_map_name
 from ehrmind_k8s.controller.resources.metadata import Object
@@ -17,7 +18,6 @@ USER = 65532  # that of the images, which distroless images made customary
 PROGRESS_PORT, ROLLOUT_PORT = 9400, 8000
 SPEC_FOLDER, AUTHORITY_FOLDER, WORK = "/etc/ehrmind", "/etc/ehrmind-ca", "/work"
 GRACE_S: dict[Role, int] = {"sft": 120, "rlvr": 120, "rollout": 60}  # a trainer saves a checkpoint, a server ends its requests
-TRAINING: tuple[Role, ...] = ("sft", "rlvr")
 
 Environment = Mapping[str, str | Mapping[str, Any]]
 
@@ -41,7 +41,7 @@ def template(
 ) -> Object:
     """A pod template. `processes` share the CPUs of the container; `more` are further keys of the container, `more_pod` of the pod."""
     wanted = profile.resources.get(role, Resources())
-    volumes = _volumes(run, profile, shared_memory=role in (*TRAINING, "rollout"))
+    volumes = _volumes(run, profile, shared_memory=role in (*plan.TRAINING, "rollout"))
     main = {
         "name": container,
         "image": image,
@@ -59,7 +59,7 @@ def template(
     return {
         "metadata": {"labels": {**profile.pod_labels, **metadata.labels(run, role, attempt)}, **annotations},
         "spec": {
-            **_pod(profile, role, accelerated=role in (*TRAINING, "rollout") or gpus > 0),
+            **_pod(profile, role, accelerated=role in (*plan.TRAINING, "rollout") or gpus > 0),
             "restartPolicy": restart,
             **more_pod,
             "containers": [main],

@@ -40,9 +40,9 @@ def kind(run: Run, step: Step, profile: Profile, chosen: str) -> str:
     Evaluation in a queue is a TrainJob too where there are any: a Job and its rollout servers would be admitted apart from each other.
     """
     together = step.wants_rollout and metadata.queue(run, profile)
-    if chosen == "trainjob" and (step.stage in plan.TORCH or together):
+    if chosen == "trainjob" and (step.stage in plan.TRAINING or together):
         return trainjob.KIND
-    return pytorchjob.KIND if step.stage in plan.TORCH else job.KIND
+    return pytorchjob.KIND if step.stage in plan.TRAINING else job.KIND
 
 
 def holds_rollouts(run: Run, step: Step, profile: Profile, kind: str) -> bool:

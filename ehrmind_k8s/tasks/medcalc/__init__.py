@@ -7,8 +7,12 @@ import numpy as np
 
 from ehrmind_k8s.records import Example, Verdict
 from ehrmind_k8s.spec import DataSpec
-from ehrmind_k8s.tasks.base import Count, Sampled, TaskData, words
+from ehrmind_k8s.tasks.base import Count, Reliability, Sampled, TaskData, words
 from ehrmind_k8s.tasks.medcalc import calculators, data, labels, metrics, prompt, scoring, synthetic
+
+
+# The paper's rule for small integers, which guessing hits (its pass@k analysis): right in r of 12, entropy below 0.8 ln C. Numbers and dates: r = 1.
+RELIABILITY: Mapping[str, Reliability] = {"diagnosis": Reliability(3, 7), "severity": Reliability(3, 7), "risk": Reliability(2, 21)}
 
 
 class MedCalc:
@@ -43,6 +47,9 @@ class MedCalc:
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
         return metrics.metrics(columns, weights)
+
+    def reliability(self, category: str) -> Reliability:
+        return RELIABILITY.get(category, Reliability())
 
     def breakdown(self, example: Example) -> Mapping[str, str]:
         return {"calculator": calculators.BY_ID[example.target["calculator"]].name, "category": example.category}

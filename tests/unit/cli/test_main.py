@@ -58,7 +58,7 @@ def test_an_unknown_option_suggests_the_nearest(ehrmind) -> None:
         (["--task", "medcalc", "--preset", "tinny"], 2, "preset 'tinny' is unknown; did you mean 'tiny'?"),
         (["--task", "medcalc", "--set", "rlvr.step=3"], 2, "rlvr.step: unknown key; did you mean 'steps'?"),
         (["--task", "medcalc", "--set", "rlvr.steps"], 2, "expected key=value"),
-        (["--task", "medcalc", "--set", "sft.mode=auto"], 2, "sft.mode auto needs the diagnose stage"),
+        (["--task", "medcalc", "--set", "stages=[prepare,sft]"], 2, "sft.mode auto needs stage diagnose"),
         (["--task", "medcalc", "--name", "No Spaces"], 2, "name: found 'No Spaces'"),
         (["--task", "medcalc", "--data", "nowhere.csv"], 10, "data.uri: no file or folder at"),
         (["--task", "medcalc", "--store", "ftp://host/runs"], 2, "unknown scheme 'ftp'"),
@@ -199,7 +199,7 @@ def test_plan_prints_the_argument_lines(ehrmind, tmp_path: Path) -> None:
     shown = json.loads(out)
     assert code == 0
     assert [s["stage"] for s in shown["steps"]] == list(spec.STAGES)
-    assert shown["steps"][1]["argv"][:4] == ["python", "-m", "ehrmind_k8s.stages", "sft"]
+    assert shown["steps"][2]["argv"][:4] == ["python", "-m", "ehrmind_k8s.stages", "sft"]
 
 
 def test_schema_describes_every_field(ehrmind) -> None:
