@@ -101,6 +101,12 @@ class DataSpec(Section):
     labels_per_subject: int | None = Field(
         20, ge=1, description="ehrshot: at most so many labels of one subject and subtask, chosen by seed; lab tasks have hundreds. None: all."
     )
+    shots: int | None = Field(
+        None,
+        ge=1,
+        description="ehrshot: train on so many positive and as many negative labels per subtask: the benchmark's own sample where the source has it"
+        " (replicate: seed modulo their number), else chosen by seed. None: all of train, balanced.",
+    )
     validation_fraction: Fraction = Field(0.1, description="Share of train groups held out for validation (of 1). 0.1 is the paper's order of size.")
     long_test: Literal["stop", "drop"] = Field(
         "stop", description="A test row over the budget: stop and name the context that fits, or drop it and state n beside every metric."
