@@ -42,6 +42,9 @@ FORMAT = 1
 SPEC = "spec.json"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
+DIAGNOSIS = "diagnosis.json"  # in the output of diagnose, beside the rows it asked and the traces it gathered for SFT
+ASKED = "asked.parquet"
+TRACES = "traces.jsonl"
 REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
 TOKEN = "rollout/token"  # noqa: S105 (a name, of what `rollout.token` keeps below the run's own URI)
 LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage
@@ -87,9 +90,9 @@ def checkpoint_key(step: int, attempt: int) -> str:
     return f"checkpoint/step-{step}-a{attempt}"
 
 
-def results_key(policy: str) -> str:
-    """Prefix of a policy's judged completions inside the evaluate stage."""
-    return f"results/{policy}"
+def results_key(policy: str, place: str = "results") -> str:
+    """Prefix of a policy's judged completions inside the stage that asked."""
+    return f"{place}/{policy}"
 
 
 def ledger_key(step: int, attempt: int) -> str:

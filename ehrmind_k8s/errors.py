@@ -11,6 +11,7 @@
     └── TryAgain                   75   time: the same command again may succeed (sysexits EX_TEMPFAIL)
         ├── StoreUnavailable            the object store does not answer, or refuses for now
         ├── RolloutUnavailable          no healthy rollout server within `rollout.wait_s`
+        ├── TeacherUnavailable          the model that writes traces does not answer
         ├── PeerLost                    another training process is gone
         ├── Fenced                      a newer attempt has claimed this stage; this one must stop
         └── Busy                        another process holds this run
@@ -81,6 +82,10 @@ class StoreUnavailable(TryAgain):
 
 class RolloutUnavailable(TryAgain):
     """No healthy rollout server appeared within the bounded wait."""
+
+
+class TeacherUnavailable(TryAgain):
+    """The teacher of `sft.teacher` cannot be reached, or is busy, after several tries."""
 
 
 class PeerLost(TryAgain):

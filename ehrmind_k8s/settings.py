@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     run_token: SecretStr | None = Field(
         None, description="Token of the run that every rollout route but /health asks for. The local backend sets it; else the run's store holds it."
     )
+    teacher_key: SecretStr | None = Field(None, description="Key of the teacher that sft.teacher names, where it asks for one.")
     spec_file: Path | None = Field(
         None, description="The run document of a pod (spec.json of its ConfigMap); the first stage or server publishes it in the run's store."
     )

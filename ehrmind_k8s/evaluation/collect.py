@@ -11,7 +11,7 @@ from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.context import Context
 from ehrmind_k8s.evaluation import limits
 from ehrmind_k8s.evaluation.measure import Measured
-from ehrmind_k8s.evaluation.report import Costs, DataAudit, PolicyResult, Report, RunInfo, Served, StageCost, headline
+from ehrmind_k8s.evaluation.report import Costs, DataAudit, Diagnosis, PolicyResult, Report, RunInfo, Served, StageCost, WarmUp, headline
 from ehrmind_k8s.storage import ObjectStore
 from ehrmind_k8s.tasks.base import Task
 
@@ -21,7 +21,10 @@ TRAINED: tuple[str, ...] = ("sft", "rlvr")  # the stages that leave learning cur
 
 @dataclass(frozen=True)
 class Found:
-    """What evaluation itself found: `asked` of `total` test rows went to every policy, which took `tokens` and `seconds`."""
+    """What evaluation itself found: `asked` of `total` test rows went to every policy, which took `tokens` and `seconds`.
+
+    `diagnosis` is what stage diagnose found about the start model, `after_sft` the same about the SFT policy.
+    """
 
     task: Task
     measured: Measured
@@ -30,6 +33,8 @@ class Found:
     total: int
     tokens: int
     seconds: float
+    diagnosis: Diagnosis | None = None
+    after_sft: Diagnosis | None = None
 
 
 def report(context: Context, manifests: Mapping[str, Manifest], found: Found) -> Report:
@@ -54,6 +59,9 @@ def report(context: Context, manifests: Mapping[str, Manifest], found: Found) ->
         limits=(),
         samples=spec.evaluate.samples,
         resamples=spec.evaluate.bootstrap,
+        diagnosis=found.diagnosis,
+        warm_up=WarmUp(**manifests["sft"].meta["warm_up"]) if "warm_up" in manifests["sft"].meta else None,
+        after_sft=found.after_sft,
     )
     return replace(tree, limits=limits.sentences(tree, spec))
 

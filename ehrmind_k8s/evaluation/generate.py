@@ -51,20 +51,24 @@ class Subject:
 
 @dataclass(frozen=True)
 class Questions:
-    """What every policy is asked: N examples with their prompts, one greedy answer each and `sampled.n` samples (None: no samples)."""
+    """What every policy is asked: N examples with their prompts, one greedy answer each and `sampled.n` samples (None: without).
+
+    `place` is the folder of a stage's output that answers are kept in.
+    """
 
     task: Task
     examples: tuple[Example, ...]
     prompts: tuple[Prompt, ...]
-    greedy: Sampling
+    greedy: Sampling | None
     sampled: Sampling | None
+    place: str = "results"
 
     def digest(self, weights: artifacts.Manifest) -> str:
         """SHA-256 over everything that decides the answers of one policy."""
         asked = [[e.id, e.target] for e in self.examples]
         files = sorted((f.name, f.sha256) for f in weights.files)
-        sampled = asdict(self.sampled) if self.sampled else None
-        document = [self.task.name, files, asked, [p.token_ids for p in self.prompts], asdict(self.greedy), sampled]
+        greedy, sampled = (asdict(s) if s else None for s in (self.greedy, self.sampled))
+        document = [self.task.name, files, asked, [p.token_ids for p in self.prompts], greedy, sampled]
         return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -75,11 +79,23 @@ def stratify(examples: Sequence[Example], limit: int | None, seed: int) -> list[
     """
     if limit is None or limit >= len(examples):
         return list(examples)
+    strata = _strata(examples, seed)
+    chosen = {e.id for category, n in _quotas({c: len(rows) for c, rows in strata.items()}, limit).items() for e in strata[category][:n]}
+    return [e for e in examples if e.id in chosen]
+
+
+def of_each(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
+    """At most `limit` examples of each category, chosen as `stratify` does; in their old order."""
+    chosen = {e.id for rows in _strata(examples, seed).values() for e in rows[:limit]}
+    return [e for e in examples if e.id in chosen]
+
+
+def _strata(examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
+    """Category -> its examples in the order in which they are chosen."""
     strata: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(examples, key=lambda e: hashlib.sha256(f"{seed}:{e.id}".encode()).digest()):
         strata[example.category].append(example)
-    chosen = {e.id for category, n in _quotas({c: len(rows) for c, rows in strata.items()}, limit).items() for e in strata[category][:n]}
-    return [e for e in examples if e.id in chosen]
+    return strata
 
 
 def answers(subject: Subject, questions: Questions, generator: Generator, claim: Claim, work: Path, progress: Callable[[int], None]) -> list[Answer]:
@@ -87,9 +103,9 @@ def answers(subject: Subject, questions: Questions, generator: Generator, claim:
 
     Raises RolloutUnavailable when the servers are gone; what was answered until then is kept.
     """
-    out, prefix = claim.store, artifacts.results_key(subject.label)
+    out, prefix = claim.store, artifacts.results_key(subject.label, questions.place)
     digest = questions.digest(subject.weights)
-    folder, name = work / f"results-{subject.label}", f"completions-{subject.label}.jsonl"
+    folder, name = work / f"{questions.place}-{subject.label}", f"completions-{subject.label}.jsonl"
     finished = artifacts.load(out, prefix)
     if finished and finished.meta["digest"] == digest:
         artifacts.fetch(out, prefix, folder)

@@ -65,17 +65,17 @@ def pass_at(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def wilson(correct: int, n: int, independent: float | None = None) -> Estimate:
+def wilson(correct: int, n: int, independent: float | None = None, groups: int = 0) -> Estimate:
     """A share with its Wilson score interval (Wilson 1927): for the few rows of a table line, where a bootstrap has nothing to resample.
 
-    `independent` is what the n rows are worth where some share a group (see `effective`).
+    `independent` is what the n rows are worth where some share one of `groups` groups (see `effective`).
     """
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
     share, z2, m = correct / n, Z95**2, n if independent is None else independent
     centre = (share + z2 / (2 * m)) / (1 + z2 / m)
     half = Z95 / (1 + z2 / m) * math.sqrt(share * (1 - share) / m + z2 / (4 * m * m))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n, groups)
 
 
 def effective(correct: Sequence[bool], groups: Sequence[str]) -> float:
@@ -135,7 +135,7 @@ def _estimates(statistic: _Statistic, columns: Columns, groups: Sequence[str], r
     found: dict[str, dict[str, Estimate]] = defaultdict(dict)
     for name, i in bootstrap.intervals(statistic, columns, groups, resamples=resamples, seed=seed).items():
         subject, metric = name.split("/", 1)
-        found[subject][metric] = Estimate(i.value, i.low, i.high, len(groups))
+        found[subject][metric] = Estimate(i.value, i.low, i.high, len(groups), len(set(groups)))
     return found
 
 
@@ -178,7 +178,8 @@ def _tables(task: Task, examples: Sequence[Example], rows: Mapping[str, Sequence
 def _row(label: str, lines: Sequence[int], examples: Sequence[Example], rows: Mapping[str, Sequence[_Answered]]) -> Row:
     groups = [examples[i].group for i in lines]
     found = {policy: [answered[i].greedy.correct for i in lines] for policy, answered in rows.items()}
-    return Row(label, len(lines), {policy: wilson(sum(right), len(right), effective(right, groups)) for policy, right in found.items()})
+    n, several = len(lines), len(set(groups))
+    return Row(label, n, several, {policy: wilson(sum(right), n, effective(right, groups), several) for policy, right in found.items()})
 
 
 def _by_id(found: Sequence[Answer]) -> dict[str, _Answered]:

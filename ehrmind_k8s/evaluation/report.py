@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 FORMAT = 1
 OUTCOMES: tuple[str, ...] = ("correct", "wrong", "unparseable", "malformed")
@@ -19,12 +19,13 @@ SUBJECTS: Mapping[str, str] = {**TITLES, "base": "the start model"}  # inside a 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric on `n` test rows with its 95 % interval, from a bootstrap that resamples whole groups (notes, patients, topics)."""
+    """A metric on `n` rows of so many `groups` with its 95 % interval, from a bootstrap that resamples whole groups (notes, patients, topics)."""
 
     value: float
     low: float
     high: float
     n: int
+    groups: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One calculator, category or class: correct greedy answers of each policy among its `n` rows, Wilson intervals that count shared groups."""
+    """One calculator, category or class: correct greedy answers of each policy among its `n` rows, Wilson intervals that count shared `groups`."""
 
     label: str
     n: int
+    groups: int
     correct: Mapping[str, Estimate]
 
 
@@ -79,6 +81,56 @@ class Table:
 
     name: str
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What k samples on each of a category's `n` train rows show of a policy; `diagnose` defines each figure.
+
+    `reliable` is the share of rows known beyond guessing, by right samples `at_least` and, where there are `classes`, by entropy. `mean` is
+    mean@k, `passed` pass@k, `entropy` the mean over rows (nats), `unreadable` the share of samples without a readable answer.
+    """
+
+    category: str
+    n: int
+    groups: int
+    reliable: Estimate
+    mean: float
+    passed: float
+    entropy: float
+    unreadable: float
+    at_least: int
+    classes: int | None
+    finding: Literal["solved", "misapplied", "missing"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a policy knows, by category of the train rows; `unscored` of the `asked` rows had no sample with finite log-probs."""
+
+    policy: str
+    samples: int
+    threshold: float
+    asked: int
+    unscored: int
+    findings: tuple[Finding, ...]
+
+    def found(self, finding: str) -> tuple[str, ...]:
+        """The categories with this finding."""
+        return tuple(f.category for f in self.findings if f.finding == finding)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """What SFT did and why. `categories` empty: all. `traces`: who wrote what it learned from; `judged` counts texts by what became of them."""
+
+    trained: bool
+    categories: tuple[str, ...]
+    why: str
+    traces: str
+    judged: Mapping[str, int]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +217,9 @@ class Report:
     limits: tuple[str, ...]
     samples: int
     resamples: int
+    diagnosis: Diagnosis | None = None
+    warm_up: WarmUp | None = None
+    after_sft: Diagnosis | None = None
     format: int = field(default=FORMAT)
 
     def to_json(self) -> str:
@@ -176,7 +231,8 @@ def headline(metric: str, policies: Mapping[str, PolicyResult], differences: Seq
     """The result in one sentence: the newest policy's primary metric, and what it gained over the others on the same rows."""
     newest = list(policies)[-1]
     estimate = policies[newest].metrics[metric]
-    first = f"{SUBJECTS[newest]} reaches {words(metric)} {percent(estimate.value)} on {estimate.n} test rows (95 % interval {interval(estimate)})"
+    reached = f"{SUBJECTS[newest]} reaches {words(metric)} {percent(estimate.value)}"
+    first = f"{reached} on {estimate.n} test rows{_of(estimate)} (95 % interval {interval(estimate)})"
     gains = [_gain(d.metrics[metric], SUBJECTS[d.baseline]) for d in differences if d.policy == newest]
     sentence = f"{first}: {' and '.join(gains)}." if gains else f"{first}."
     return sentence[0].upper() + sentence[1:]
@@ -205,6 +261,10 @@ def points(value: float | None) -> str:
         return "n/a"
     text = f"{100 * value:+.1f}".replace("-", "−")  # type: ignore[operator]
     return text.removeprefix("+").removeprefix("−") if text[1:] == "0.0" else text
+
+
+def _of(estimate: Estimate) -> str:
+    return f" of {estimate.groups} groups" if estimate.groups else ""
 
 
 def _gain(estimate: Estimate, baseline: str) -> str:

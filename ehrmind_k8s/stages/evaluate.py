@@ -1,6 +1,6 @@
 """evaluate: base, SFT and RLVR answer the test split side by side through the same generator; the report and the run's model come out.
 
-reads   prepare (test split, tokenizer), sft (policies base and sft), rlvr (the newest policy)
+reads   prepare (test split, tokenizer), diagnose (policy base, its findings), sft (policy sft), rlvr (the newest policy)
 writes  results/<policy>/, report.json, report.md, report.html, and <run>/model/
 """
 
@@ -15,10 +15,10 @@ from ehrmind_k8s import artifacts, examples, logs, plan, settings, storage
 from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.context import Context, Output
 from ehrmind_k8s.errors import IntegrityError, ModelError
-from ehrmind_k8s.evaluation import collect, export, generate, markdown, measure, page
+from ehrmind_k8s.evaluation import collect, diagnose, export, generate, markdown, measure, page
 from ehrmind_k8s.evaluation.collect import Found
 from ehrmind_k8s.evaluation.generate import Answer, Questions, Subject
-from ehrmind_k8s.evaluation.report import Report
+from ehrmind_k8s.evaluation.report import Diagnosis, Report
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout import Generator, Policy, Sampling, connect
 from ehrmind_k8s.spec import POLICIES, RunSpec
@@ -26,7 +26,6 @@ from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 
 TEST = "test.parquet"
-STAGE_OF: Mapping[str, str] = {"base": "sft", "sft": "sft", "rlvr": "rlvr"}
 
 
 def run(context: Context) -> Output:
@@ -40,13 +39,15 @@ def run(context: Context) -> Output:
     questions = _questions(spec, test, tokenizer)
     subjects = _subjects(context, manifests)
     with closing(connect(spec, context.run_uri, context.uid, tokenizer, folder / artifacts.MODEL, settings.load())) as generator:
-        answers = _answers(context, questions, subjects, generator, skipped=bool(manifests["sft"].meta.get("skipped")))
+        skipped = bool(manifests["sft"].meta.get("skipped"))
+        answers = _answers(context, questions, subjects, generator, skipped)
+        diagnoses = _diagnoses(context, subjects, generator, tokenizer, skipped)
     measured = measure.measure(questions, {s.label: s.policy for s in subjects}, answers, spec.evaluate.bootstrap, spec.seed)
     start_uri = storage.join(prepared.uri, artifacts.MODEL)
     model = export.publish(spec, context.run_uri, subjects[-1], folder / artifacts.MODEL, start_uri, context.claim, context.work)
     tokens = sum(a.n_tokens for found in answers.values() for a in found)
-    found = Found(questions.task, measured, model, len(questions.examples), len(test), tokens, time.monotonic() - started)
-    return _output(collect.report(context, manifests, found), context.work / "report")
+    told = Found(questions.task, measured, model, len(questions.examples), len(test), tokens, time.monotonic() - started, *diagnoses)
+    return _output(collect.report(context, manifests, told), context.work / "report")
 
 
 def _complete(context: Context, stage: str) -> Manifest:
@@ -75,7 +76,9 @@ def _subjects(context: Context, manifests: Mapping[str, Manifest]) -> list[Subje
     """The policies to compare, oldest first, wherever the document lists them."""
     found = []
     for label in [p for p in POLICIES if p in context.spec.evaluate.policies]:
-        stage = STAGE_OF[label]
+        stage = plan.base_stage(context.spec) if label == "base" else label
+        if label not in manifests[stage].meta["policies"]:
+            raise IntegrityError(f"{context.inputs[stage].uri}: no policy {label!r} here; that run diagnosed it: set inputs.diagnose to its output")
         uri = storage.join(context.inputs[stage].uri, manifests[stage].meta["policies"][label])
         weights = artifacts.load(storage.open(uri))
         if weights is None:
@@ -97,6 +100,26 @@ def _answers(context: Context, questions: Questions, subjects: list[Subject], ge
         if not any(a.greedy for a in found[subject.label]):
             raise ModelError(f"policy {subject.policy.name}: no answer with finite log-probs to any of {rows} test rows; its weights are broken")
     return found
+
+
+def _diagnoses(
+    context: Context, subjects: list[Subject], generator: Generator, tokenizer: Tokenizer, skipped: bool
+) -> tuple[Diagnosis | None, Diagnosis | None]:
+    """What stage diagnose found, and the same rows asked of the SFT policy in the same way; None where there is none to ask."""
+    spec, store = context.spec, context.inputs.get("diagnose")
+    if store is None:
+        return None, None
+    folder = context.work / "diagnosis-before"
+    artifacts.fetch(store, "", folder, [artifacts.DIAGNOSIS, artifacts.ASKED])
+    before = diagnose.from_json((folder / artifacts.DIAGNOSIS).read_text(encoding="utf-8"))
+    sft = next((s for s in subjects if s.label == "sft"), None)
+    if skipped or sft is None:
+        return before, None
+    task, rows = registry.get(spec.task), examples.read_split(folder / artifacts.ASKED)
+    questions = diagnose.questions(spec, task, rows, tokenizer, before.samples, place="diagnosis")
+    progress = partial(_progress, 0, len(rows), "sft, train rows")
+    answers = generate.answers(sft, questions, generator, context.claim, context.work, progress)
+    return before, diagnose.judge(task, rows, answers, sft.policy.name, before.samples, before.threshold)
 
 
 def _progress(before: int, total: int, label: str, done: int) -> None:

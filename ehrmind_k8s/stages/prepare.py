@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from ehrmind_k8s.stages import Context, Output
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.base import Task
 from ehrmind_k8s.tokenization import Tokenizer
+from ehrmind_k8s.training import traces
 
 PROGRESS_EVERY = 500
 
@@ -38,7 +39,8 @@ def run(context: Context) -> Output:
     model = startmodel.resolve(spec.model, folder / artifacts.MODEL, _corpus(task, source, spec), spec.seed)
     tokenizer = Tokenizer(folder / artifacts.MODEL)
     found = task.read(source, spec.data, spec.seed, lambda text: len(tokenizer.encode(text)))
-    census = Census(spec, task, tokenizer)
+    written, author = _written(spec, context.work)
+    census = Census(spec, task, tokenizer, written)
     with ExitStack() as stack:
         writers = {s: stack.enter_context(examples.SplitWriter(folder / f"{s}.parquet")) for s in SPLITS}
         for done, example in enumerate(found.examples, 1):
@@ -59,6 +61,7 @@ def run(context: Context) -> Output:
         "counts": {s: census.splits[s].counts() for s in SPLITS},
         "drops": {s: dict(Counter(d.reason for d in drops if d.split == s)) for s in SPLITS},
         "checks": checks,
+        "traces": author,
         "tokenizer": tokenizer.fingerprint,
         "model": {"uri": spec.model.uri, "revision": spec.model.revision, **dataclasses.asdict(model)},
     }
@@ -75,6 +78,17 @@ def _corpus(task: Task, source: Path, spec: RunSpec) -> Iterator[Example]:
             yield example
     if none:
         yield from task.read(source, spec.data, spec.seed).examples
+
+
+def _written(spec: RunSpec, work: Path) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """The texts of `sft.traces_file` by row (None: the source's own count), and what the manifest says about it."""
+    uri = spec.sft.traces_file
+    if uri is None:
+        return None, {}
+    path = storage.path(uri) or _download(uri, work / "traces")
+    if not path.is_file():
+        raise DataError(f"sft.traces_file {uri}: {'a folder; one file is expected' if path.is_dir() else 'no such file'}")
+    return traces.read(path), {"uri": uri, "sha256": artifacts.sha256(path)}
 
 
 def _source(spec: RunSpec, task: Task, work: Path) -> tuple[Path, dict[str, Any]]:
@@ -131,8 +145,8 @@ class Tally:
 class Census:
     """Admits rows one at a time, and then says what they were and whether later stages can work with them."""
 
-    def __init__(self, spec: RunSpec, task: Task, tokenizer: Tokenizer) -> None:
-        self.spec, self.task, self.tokenizer = spec, task, tokenizer
+    def __init__(self, spec: RunSpec, task: Task, tokenizer: Tokenizer, written: Mapping[str, str] | None = None) -> None:
+        self.spec, self.task, self.tokenizer, self.written = spec, task, tokenizer, written
         self.splits: dict[str, Tally] = {s: Tally() for s in SPLITS}
         self.drops: list[Drop] = []
         self._ids: set[bytes] = set()
@@ -147,11 +161,14 @@ class Census:
             self.drops.append(Drop(example.id, example.split, "prompt_too_long"))
             self._long_test += [n_tokens] * (example.split == "test")
             return None
+        if self.written is not None:
+            example = dataclasses.replace(example, sft_text=self.written.get(example.id) if example.split == "train" else None)
         verdict = self._judge_trace(example)
         if not self.task.score(example, self.task.gold(example)).correct:
             self._wrong_gold.append(example.id)
         self._note(example, n_tokens, verdict)
-        text = None if verdict in ("malformed", "too_long") else example.sft_text
+        refused = ("malformed", "too_long") if self.written is None else ("malformed", "too_long", "wrong")
+        text = None if verdict in refused else example.sft_text
         return dataclasses.replace(example, n_tokens=n_tokens, sft_text=text)
 
     def checks(self, drops: Sequence[Drop]) -> dict[str, Any]:
@@ -181,16 +198,12 @@ class Census:
     def _judge_trace(self, example: Example) -> str:
         """One that is malformed, or longer than a completion may be, teaches what RLVR punishes: the row stays without it.
 
-        One that ends in another answer than the gold stays (an imperfect teacher is the user's choice) and is counted as `wrong`.
+        One that ends in another answer than the gold is counted as `wrong`. The source's own stays (its imperfect teacher is the user's choice);
+        of a file of traces the row stays without it.
         """
         if example.sft_text is None:
             return "absent"
-        if len(self.tokenizer.completion(example.sft_text)) > self.spec.completion_tokens:
-            return "too_long"
-        verdict = self.task.score(example, example.sft_text)
-        if verdict.outcome == "malformed":
-            return "malformed"
-        return "correct" if verdict.correct else "wrong"
+        return traces.judge(self.task, self.tokenizer, example, example.sft_text, self.spec.completion_tokens)
 
     def _check_lengths(self) -> None:
         """A test row over the budget stops the run unless `data.long_test` is drop."""
@@ -204,11 +217,18 @@ class Census:
         )
 
     def _check_traces(self) -> None:
-        train, longest = self.splits["train"].traces, self.spec.completion_tokens
-        if train.total() and self.spec.sft.mode != "never" and not train["correct"] + train["wrong"]:
+        train, longest, sft = self.splits["train"].traces, self.spec.completion_tokens, self.spec.sft
+        if not train.total() or sft.mode == "never" or sft.traces in traces.GATHERED:
+            return
+        if self.written is not None and train["absent"] == train.total():
+            raise DataError(
+                f"sft.traces_file {sft.traces_file}: none of its {len(self.written)} ids is a train row's; ids are those of train.parquet"
+            )
+        if sft.mode == "always" and not train["correct"] + (train["wrong"] if self.written is None else 0):
             raise DataError(
                 f"no train row has an SFT text of at most {longest} tokens (longer: {train['too_long']}, malformed: {train['malformed']},"
-                f" absent: {train['absent']}); raise rlvr.max_completion_tokens, or set sft.mode=never"
+                f" wrong: {train['wrong']}, absent: {train['absent']}); raise rlvr.max_completion_tokens, name another author in sft.traces,"
+                " or set sft.mode=never"
             )
 
     def _check_gold(self, rows: int) -> dict[str, int]:

@@ -1,43 +1,77 @@
-"""sft: warm the start model up on the source's own explanations, or publish it unchanged.
+"""sft: warm the start model up on the categories that need it, or publish it unchanged.
 
-Publishes `policy/base` (the start model; for lora a zero adapter, since a server with adapters never serves without one) and `policy/sft`.
+Reads `prepare` and, where there is one, the diagnosis, which decides with `sft.mode: auto`. Publishes `policy/sft`, and `policy/base` (the
+start model; for lora a zero adapter, since a server with adapters never serves without one) where no diagnosis has.
 """
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ehrmind_k8s import artifacts, examples, logs
+from ehrmind_k8s import artifacts, examples, logs, plan
+from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.context import Context, Output
-from ehrmind_k8s.rollout import weights
-from ehrmind_k8s.rollout.inprocess import canary
+from ehrmind_k8s.evaluation import diagnose
+from ehrmind_k8s.evaluation.diagnose import Choice
+from ehrmind_k8s.evaluation.report import WarmUp
+from ehrmind_k8s.records import Example
 from ehrmind_k8s.tokenization import Tokenizer
-from ehrmind_k8s.training import checkpoint, loading, loop, ranks, sft
+from ehrmind_k8s.training import checkpoint, loading, loop, policies, ranks, sft, traces
 from ehrmind_k8s.training.checkpoint import Checkpoint
 
 
 def run(context: Context) -> Output:
-    """Train and publish. Raises DataError, ModelError, SpecError, Fenced; SystemExit(143) on SIGTERM, after a checkpoint."""
+    """Train and publish. Raises DataError, ModelError, SpecError, IntegrityError, Fenced; SystemExit(143) on SIGTERM, after a checkpoint."""
     spec, out = context.spec, context.work / "out"
     ranks.join()
     folder = loading.prepared(context.inputs["prepare"], context.work / "prepare", "train.parquet", artifacts.MODEL)
     tokenizer = Tokenizer(folder / artifacts.MODEL)
+    choice = _choice(context)
     model = loading.start_model(spec.model, folder / artifacts.MODEL, spec.seed)
-    _publish(context, "base", model, tokenizer)
+    names = ["sft"]
+    if plan.base_stage(spec) == context.stage:
+        policies.publish_model(context, "base", model, tokenizer)
+        names.insert(0, "base")
     curve = loop.Curve(out)
     curve.path.touch()
-    meta: dict[str, Any] = {"policies": {name: artifacts.policy_key(name) for name in ("base", "sft")}, "skipped": spec.sft.mode == "never"}
-    if spec.sft.mode == "never":
-        _publish(context, "sft", model, tokenizer)
-        return Output(out, {**meta, "rows": 0}, reason="skipped", message="sft.mode is never: the start model is published as it is")
-    rows = sft.choose(spec.sft, examples.read_split(folder / "train.parquet"), spec.seed)
-    _train(context, model, tokenizer, rows, curve, folder / artifacts.MODEL)
-    _publish(context, "sft", model, tokenizer)
+    rows = _rows(context, choice, examples.read_split(folder / "train.parquet")) if choice.train else []
+    if choice.train:
+        _train(context, model, tokenizer, rows, curve, folder / artifacts.MODEL)
+    policies.publish_model(context, "sft", model, tokenizer)
+    warm_up = WarmUp(choice.train, choice.categories, choice.why, spec.sft.traces, _judged(context), len(rows))
+    meta: dict[str, Any] = {"policies": {n: artifacts.policy_key(n) for n in names}, "skipped": not choice.train, "warm_up": asdict(warm_up)}
+    if not choice.train:
+        return Output(out, {**meta, "rows": 0}, reason="skipped", message=choice.why)
     total = sft.steps(spec.sft, len(rows))
-    return Output(out, {**meta, "rows": len(rows), "steps": total}, message=f"{len(rows)} rows, {total} steps")
+    return Output(out, {**meta, "rows": len(rows), "steps": total}, message=f"{len(rows)} rows, {total} steps; {choice.why}")
 
 
-def _train(context: Context, model: Any, tokenizer: Tokenizer, rows: list[Any], curve: loop.Curve, folder: Path) -> None:
+def _choice(context: Context) -> Choice:
+    store = context.inputs.get("diagnose")
+    if store is None:
+        return diagnose.choose(context.spec.sft, None)
+    folder = context.work / "diagnosis"
+    artifacts.fetch(store, "", folder, [artifacts.DIAGNOSIS])
+    return diagnose.choose(context.spec.sft, diagnose.from_json((folder / artifacts.DIAGNOSIS).read_text(encoding="utf-8")))
+
+
+def _rows(context: Context, choice: Choice, train: list[Example]) -> list[Example]:
+    spec = context.spec
+    if spec.sft.traces in traces.GATHERED:
+        train = traces.lay_over(train, context.inputs["diagnose"], context.work / "traces")
+    return sft.choose(spec.sft, train, spec.seed, choice.categories)
+
+
+def _judged(context: Context) -> dict[str, int]:
+    """What became of all texts, as the stage that judged them has counted."""
+    gathered = context.spec.sft.traces in traces.GATHERED
+    manifest: Manifest | None = artifacts.load(context.inputs["diagnose" if gathered else "prepare"])
+    assert manifest is not None
+    return dict(manifest.meta.get("traces") or {}) if gathered else dict(manifest.meta["checks"]["sft_text"]["train"])
+
+
+def _train(context: Context, model: Any, tokenizer: Tokenizer, rows: list[Example], curve: loop.Curve, folder: Path) -> None:
     spec = context.spec
     restored = checkpoint.restore_everywhere(context.out, context.work / "restored")
     if restored:
@@ -53,13 +87,3 @@ def _train(context: Context, model: Any, tokenizer: Tokenizer, rows: list[Any], 
 
 def _checkpoint(attempt: int, batch_size: int, step: int) -> Checkpoint:
     return Checkpoint(step, attempt, step * batch_size, "base", world_size=ranks.size())
-
-
-def _publish(context: Context, name: str, model: Any, tokenizer: Tokenizer) -> None:
-    """Publish what the model holds now, unless an earlier attempt has."""
-    if ranks.rank() != 0 or artifacts.load(context.out, artifacts.policy_key(name)):
-        return
-    folder = context.work / name
-    loading.save(model, folder, context.spec.model.dtype)
-    kind = context.spec.model.tuning
-    weights.publish(context.out, name, folder, kind=kind, tokenizer=tokenizer.fingerprint, canary=canary(model, tokenizer), claim=context.claim)

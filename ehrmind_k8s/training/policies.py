@@ -19,6 +19,15 @@ from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import loading, ranks
 
 
+def publish_model(context: Context, name: str, model: Any, tokenizer: Tokenizer) -> None:
+    """Publish what the model holds now as policy `name` of this stage, unless an earlier attempt has. On the first rank."""
+    if ranks.rank() != 0 or artifacts.load(context.out, artifacts.policy_key(name)):
+        return
+    folder, kind = context.work / name, context.spec.model.tuning
+    loading.save(model, folder, context.spec.model.dtype)
+    weights.publish(context.out, name, folder, kind=kind, tokenizer=tokenizer.fingerprint, canary=canary(model, tokenizer), claim=context.claim)
+
+
 class Policies:
     """Publishes what training holds and keeps the generator at it."""
 

@@ -1,4 +1,4 @@
-"""SFT warm-up over TRL: next-token loss on the source's own explanations, with a learned stop token.
+"""SFT warm-up over TRL: next-token loss on traces (`traces`), with a learned stop token.
 
 Rows arrive tokenised (`tokenization`): TRL applies no template, cuts nothing and packs nothing. AdamW without weight decay and a linear
 decay to zero without warm-up, as in the paper (appendix on training; its library defaults).
@@ -14,33 +14,32 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from ehrmind_k8s import logs
-from ehrmind_k8s.errors import DataError, SpecError, nearest
+from ehrmind_k8s.errors import DataError, SpecError
 from ehrmind_k8s.evaluation.generate import stratify
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import RunSpec, SftSpec
 from ehrmind_k8s.tokenization import Tokenizer
-from ehrmind_k8s.training import loading, order, ranks
+from ehrmind_k8s.training import loading, order, ranks, traces
 from ehrmind_k8s.training.loop import Curve
 from ehrmind_k8s.training.trainers import SFTConfig, SFTTrainer
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's ignore_index)
 
 
-def choose(spec: SftSpec, train: Sequence[Example], seed: int) -> list[Example]:
-    """The rows to learn from: `percent` of the train rows of the wanted categories, stratified, of those that have an explanation.
+def choose(spec: SftSpec, train: Sequence[Example], seed: int, categories: Sequence[str] = ()) -> list[Example]:
+    """The rows to learn from: `percent` of the train rows of `categories` (none: of all), stratified, of those that have a text.
 
     Raises DataError where none is left, or for a category that no row has, naming those there are.
     """
-    known = sorted({e.category for e in train})
-    if strange := sorted(set(spec.categories) - set(known)):
-        raise DataError(f"sft.categories: no train row is of category {strange[0]!r}; {nearest(strange[0], known)}")
-    wanted = [e for e in train if not spec.categories or e.category in spec.categories]
-    taught = [e for e in wanted if e.sft_text is not None]
+    rows = traces.wanted(train, categories)
+    taught = [e for e in rows if e.sft_text is not None]
     if not taught:
+        found = ", ".join(categories) or "all"
         raise DataError(
-            f"sft: none of {len(wanted)} train rows in the chosen categories has an explanation to learn from; categories: {', '.join(known)}"
+            f"sft: none of {len(rows)} train rows has a text to learn from (categories: {found}; sft.traces: {spec.traces});"
+            " name another author in sft.traces (file, teacher), or set sft.mode=never for RLVR alone"
         )
-    return stratify(taught, max(1, round(len(wanted) * spec.percent / 100)), seed)
+    return stratify(taught, traces.share(spec, len(rows)), seed)
 
 
 def steps(spec: SftSpec, rows: int) -> int:

@@ -12,7 +12,7 @@ from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 from tests.conftest import needs_module
 
-SETTINGS = ("rollout.engine=transformers", "sft.mode=never", "rlvr.max_completion_tokens=48", "evaluate.limit=12", "evaluate.samples=2")
+SETTINGS = ("rollout.engine=transformers", "sft.mode=never", "rlvr.max_completion_tokens=48", "evaluate.limit=12", "evaluate.samples=2", "diagnose.limit=1", "diagnose.samples=3")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry.get("medcalc").synthesize(folder / "twin", 3, "unit")
     document = {"task": "medcalc", "preset": "tiny", "name": "demo", "data": {"uri": str(folder / "twin")}, "evaluate": {"policies": ["base", "sft"]}}
     RunDocument.new(spec.load(document, SETTINGS)).write(storage.open(str(folder / "demo")))
-    for stage in ("prepare", "sft", "evaluate"):
+    for stage in ("prepare", "diagnose", "sft", "evaluate"):
         stages.run_stage(stage, (folder / "demo").as_uri(), 1)
     return folder / "demo"
 

@@ -18,7 +18,7 @@ SETTINGS = [
     *["model.context=512", "data.max_prompt_tokens=256", "rollout.engine=transformers"],
     *["sft.batch_size=8", "sft.micro_batch_size=8", "sft.epochs=0.5", "model.lora_rank=8"],
     *["rlvr.steps=3", "rlvr.prompts_per_step=2", "rlvr.samples_per_prompt=2", "rlvr.micro_batch_size=4", "rlvr.max_completion_tokens=40"],
-    *["rlvr.checkpoint_every=2", "rlvr.validate_every=2", "rlvr.validate_limit=2"],
+    *["diagnose.limit=1", "diagnose.samples=2", "rlvr.checkpoint_every=2", "rlvr.validate_every=2", "rlvr.validate_limit=2"],
 ]
 LINE = {
     *["step", "attempt", "reward", "reward_std", "accuracy", "kl", "entropy", "clip_ratio", "learning_rate", "grad_norm", "loss"],
@@ -36,7 +36,7 @@ def run(data: Path, folder: Path, *settings: str, until: str = "rlvr") -> Path:
     """Run the stages up to `until`; returns the run directory."""
     document = spec.load({"task": "medcalc", "preset": "tiny"}, [*SETTINGS, f"data.uri={data}", *settings])
     RunDocument.new(document).write(storage.open(str(folder)))
-    for stage in spec.STAGES[: spec.STAGES.index(until) + 1]:
+    for stage in document.stages[: document.stages.index(until) + 1]:
         stages.run_stage(stage, str(folder), 1)
     return folder
 
@@ -56,7 +56,8 @@ def test_sft_never_publishes_the_start_model_and_says_so(data: Path, tmp_path: P
     made = meta(folder, "sft")
     assert (made["skipped"], made["rows"], made["result"]["reason"]) == (True, 0, "skipped")
     assert "never" in made["result"]["message"]
-    base, sft = ((folder / "sft" / made["policies"][name] / "model.safetensors").read_bytes() for name in ("base", "sft"))
+    assert made["policies"] == {"sft": "policy/sft"}, "the diagnosis has published the start model"
+    base, sft = ((folder / place / "model.safetensors").read_bytes() for place in ("diagnose/policy/base", "sft/policy/sft"))
     assert base == sft
     assert lines(folder, "sft") == []
 
@@ -84,7 +85,7 @@ def test_a_complete_stage_run_again_returns_its_result(data: Path, tmp_path: Pat
 
 
 def test_without_a_server_the_stage_ends_to_be_tried_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = run(data, tmp_path / "run", "rollout.engine=vllm", "rollout.wait_s=1", until="sft")
+    folder = run(data, tmp_path / "run", "rollout.engine=vllm", "rollout.wait_s=1", "stages=[prepare,sft,rlvr]", until="sft")
     monkeypatch.setenv("EHRMIND_ROLLOUT_URLS", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("EHRMIND_RUN_TOKEN", "token")
     with pytest.raises(RolloutUnavailable) as caught:

@@ -23,6 +23,7 @@ ENDS = {
     "StoreUnavailable": "the object store did not answer or refused",
     "StoreRefused": "the object store refuses these keys, or has no such bucket",
     "PeerLost": "another process of the training was lost",
+    "TeacherUnavailable": "the teacher of sft.teacher did not answer",
     "RolloutUnavailable": "no rollout server was healthy within rollout.waitS",
 }
 

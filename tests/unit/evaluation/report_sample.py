@@ -127,7 +127,7 @@ def _difference(policy: str, baseline: str, policies: dict[str, PolicyResult]) -
 
 
 def _row(label: str, n: int, right: dict[str, int]) -> Row:
-    return Row(label, n, {policy: measure.wilson(k, n) for policy, k in right.items()})
+    return Row(label, n, n, {policy: measure.wilson(k, n) for policy, k in right.items()})
 
 
 def _data(sums: dict[str, int]) -> DataAudit:

@@ -27,18 +27,19 @@ def test_percent_is_of_the_train_rows_and_stratified() -> None:
 
 def test_only_wanted_categories_with_an_explanation_are_learned() -> None:
     rows = [*ROWS, example(99, "risk", sft_text=None)]
-    chosen = sft.choose(SftSpec(percent=100, categories=("risk",)), rows, seed=1)
+    chosen = sft.choose(SftSpec(percent=100), rows, seed=1, categories=("risk",))
     assert {e.category for e in chosen} == {"risk"} and len(chosen) == 10
 
 
-def test_no_row_to_learn_from_names_the_categories_there_are() -> None:
-    with pytest.raises(DataError, match="labs, risk"):
-        sft.choose(SftSpec(categories=("dates",)), ROWS, seed=1)
+def test_no_row_to_learn_from_says_who_was_to_write_and_who_else_may() -> None:
+    rows = [example(i, "risk", sft_text=None) for i in range(3)]
+    with pytest.raises(DataError, match=r"none of 3 train rows has a text .*categories: risk; sft\.traces: source.*name another author"):
+        sft.choose(SftSpec(), rows, seed=1, categories=("risk",))
 
 
 def test_a_category_that_no_train_row_has_is_refused_beside_one_that_they_have() -> None:
     with pytest.raises(DataError, match=r"sft\.categories: no train row is of category 'lasb'; did you mean 'labs'"):
-        sft.choose(SftSpec(categories=("risk", "lasb")), ROWS, seed=1)
+        sft.choose(SftSpec(), ROWS, seed=1, categories=("risk", "lasb"))
 
 
 def test_the_prompt_is_not_learned_and_the_stop_token_is(tokenizer: Tokenizer) -> None:
