@@ -26,3 +26,23 @@ def ratio(above: np.ndarray, below: np.ndarray, otherwise: float = float("nan"))
     """`above` / `below` element by element, `otherwise` where there is nothing to divide by."""
     found: np.ndarray = np.divide(above, below, out=np.full(above.shape, otherwise), where=below > 0)
     return found
+
+
+def confusion(truth: np.ndarray, said: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """Weight by true class and answer, of shape (C, A). `truth` (N) holds the class of each row, `said` (N, A) its shares of A >= C answers.
+
+    Answers from C on are none of the classes.
+    """
+    found: np.ndarray = np.eye(classes)[truth].T @ (said * weights[:, None])
+    return found
+
+
+def recalls(table: np.ndarray) -> np.ndarray:
+    """Share of right answers in each true class of a confusion matrix (C, A >= C); NaN where a class has no row."""
+    return ratio(table.diagonal(), table.sum(axis=1))
+
+
+def f1(table: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and recall of each class of a confusion matrix (C, A >= C); NaN where nobody has or says it."""
+    classes = len(table)
+    return ratio(2 * table.diagonal(), table.sum(axis=1) + table.sum(axis=0)[:classes])

@@ -119,7 +119,7 @@ def _open(path: Path, name: str) -> list[File]:
         return [File(name, path, path.read_bytes)]
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not _is_finder_litter(m.filename)]
+            members = [m for m in archive.infolist() if not m.is_dir() and not is_litter(m.filename)]
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path}: not a whole zip file ({error}); copy it again") from None
     total = sum(m.file_size for m in members)
@@ -128,8 +128,11 @@ def _open(path: Path, name: str) -> list[File]:
     return [_member(path, m, f"{name}/") for m in members]
 
 
-def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
-    """A file inside a zip. Nothing is ever unpacked to disk, but a name that would escape says what kind of archive this is."""
+def checked_member(path: Path, member: zipfile.ZipInfo) -> PurePosixPath:
+    """The name of a zip's member. Nothing is ever unpacked to disk, but a name that would escape says what kind of archive this is.
+
+    Raises DataError for an absolute name, `..`, a link, or an encrypted member.
+    """
     name = PurePosixPath(member.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or re.match(r"[A-Za-z]:", member.filename):
         raise DataError(f"{path}: a member has an absolute path or `..` in its name; refusing the archive")
@@ -137,6 +140,11 @@ def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
         raise DataError(f"{path}: a member is a link; refusing the archive")
     if member.flag_bits & 1:
         raise DataError(f"{path}: encrypted; decrypt it and pass the result")
+    return name
+
+
+def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
+    name = checked_member(path, member)
 
     def read() -> bytes:
         try:
@@ -148,7 +156,7 @@ def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
     return File(f"{inside}{name}", path, read)
 
 
-def _is_finder_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     """What macOS adds to a zip."""
     last = PurePosixPath(name.replace("\\", "/")).name
     return name.startswith("__MACOSX/") or last.startswith("._") or last == ".DS_Store"

@@ -1,0 +1,75 @@
+"""Figures of the three-way decision, and of the ranking that its probabilities make of each topic's trials.
+
+    balanced_accuracy, accuracy, macro_f1     of the (greedy) answers; one that cannot be read, or names two grades, is wrong
+    ndcg_at_10                                gains 2 / 1 / 0, the headline of the TREC tracks
+    p_at_10, r_precision, reciprocal_rank     grade 2 alone is relevant (`trec_eval -l 2`)
+
+The score that ranks is the expected grade, p(1) + 2 p(2), with p the shares of votes (k samples; the greedy answer where there are none). A
+vote that cannot be read adds nothing, so it ranks its trial low. Only the rows that were asked are ranked, and all of them are judged: this
+is reranking of a judged pool, easier than the tracks' search over 375,580 trials, and not to be compared with it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ehrmind_k8s.records import Example
+from ehrmind_k8s.statistics import classification, retrieval
+from ehrmind_k8s.tasks.base import Sampled
+from ehrmind_k8s.tasks.trec.qrels import GRADES
+
+DEPTH = 10
+RELEVANT = 2
+RANKING = ("ndcg_at_10", "p_at_10", "r_precision", "reciprocal_rank")
+SAID = tuple(f"said_{grade}" for grade in range(len(GRADES) + 1))  # the last is none of them
+
+
+def columns(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
+    """All of length N: `grade`; SAID, the shares of the answers; RANKING, a topic's figure on its first row and NaN on the others."""
+    said = np.array([_shares(texts) for texts in answers], dtype=float).reshape(len(examples), len(SAID))
+    scores = np.array([_shares(texts) for texts in votes], dtype=float).reshape(len(examples), len(SAID)) @ (0.0, 1.0, 2.0, 0.0)
+    found = {"grade": np.array([e.target["grade"] for e in examples], dtype=np.int64)}
+    return found | {name: said[:, i] for i, name in enumerate(SAID)} | _ranking(examples, scores)
+
+
+def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """Point estimates; row i counts `weights[i]` times. NaN over no rows."""
+    said = np.column_stack([columns[name] for name in SAID])
+    table = classification.confusion(columns["grade"], said, weights, len(GRADES))
+    total = table.sum()
+    return {
+        "balanced_accuracy": _mean(classification.recalls(table)),
+        "accuracy": float(table.trace() / total) if total else float("nan"),
+        "macro_f1": _mean(classification.f1(table)),
+        **{name: classification.mean(columns[name], weights) for name in RANKING},
+    }
+
+
+def _ranking(examples: Sequence[Example], scores: np.ndarray) -> dict[str, np.ndarray]:
+    topics: dict[str, list[int]] = defaultdict(list)
+    for i, e in enumerate(examples):
+        topics[e.group].append(i)
+    found = {name: np.full(len(examples), np.nan) for name in RANKING}
+    for rows in topics.values():
+        documents, grades = [examples[i].target["trial"] for i in rows], [examples[i].target["grade"] for i in rows]
+        order = retrieval.ranked([scores[i] for i in rows], documents, grades)
+        found["ndcg_at_10"][rows[0]] = retrieval.ndcg(order, DEPTH)
+        found["p_at_10"][rows[0]] = retrieval.precision(order, DEPTH, RELEVANT)
+        found["r_precision"][rows[0]] = retrieval.r_precision(order, RELEVANT)
+        found["reciprocal_rank"][rows[0]] = retrieval.reciprocal_rank(order, RELEVANT)
+    return found
+
+
+def _shares(texts: Sequence[Sampled]) -> list[float]:
+    """Shares of the answers that say each grade, and of those that say none; zeros where there is no text."""
+    counts = [0.0] * len(SAID)
+    for text in texts:
+        parsed = text.verdict.parsed
+        counts[int(parsed) if parsed in ("0", "1", "2") else -1] += 1 / len(texts)
+    return counts
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
