@@ -34,13 +34,13 @@ def brier(squared: np.ndarray, classes: np.ndarray, weights: np.ndarray, size: i
 
 
 def curve(binned: np.ndarray, probabilities: np.ndarray, positive: np.ndarray, classes: np.ndarray, weights: np.ndarray, size: int) -> Curve:
-    """The calibration curve. All arrays but the result's have length N; `binned` comes from `bins`."""
-    cell = classes * BINS + binned
-    shape = (size, BINS)
-    weight = np.bincount(cell, weights=weights, minlength=size * BINS).reshape(shape)
-    predicted = np.bincount(cell, weights=weights * probabilities, minlength=size * BINS).reshape(shape)
-    observed = np.bincount(cell, weights=weights * positive, minlength=size * BINS).reshape(shape)
-    return Curve(weight, classification.ratio(predicted, weight), classification.ratio(observed, weight))
+    """The calibration curve. Arrays have length N: `binned` comes from `bins`, `positive` holds 0 and 1."""
+    cell = (classes * 2 + positive) * BINS + binned
+    shape = (size, 2, BINS)
+    rows = np.bincount(cell, weights=weights, minlength=size * 2 * BINS).reshape(shape)
+    predicted = np.bincount(cell, weights=weights * probabilities, minlength=size * 2 * BINS).reshape(shape)
+    weight = rows.sum(axis=1)
+    return Curve(weight, classification.ratio(predicted.sum(axis=1), weight), classification.ratio(rows[:, 1], weight))
 
 
 def expected_error(found: Curve) -> np.ndarray:

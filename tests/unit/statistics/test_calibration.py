@@ -15,7 +15,7 @@ rows = st.lists(st.tuples(st.booleans(), shares, st.integers(1, 4)), min_size=1)
 
 
 def measured(drawn: list[tuple[bool, float, int]]) -> tuple[float, float, calibration.Curve]:
-    truth, p = np.array([r[0] for r in drawn], dtype=float), np.array([r[1] for r in drawn])
+    truth, p = np.array([r[0] for r in drawn], dtype=int), np.array([r[1] for r in drawn])
     weights, classes = np.array([r[2] for r in drawn], dtype=float), np.ones(len(drawn), dtype=int)
     curve = calibration.curve(calibration.bins(p), p, truth, classes, weights, 2)
     brier = calibration.brier((p - truth) ** 2, classes, weights, 2)

@@ -1,0 +1,277 @@
+"""Labels from files: the benchmark's CSV, MEDS label parquet, its few-shot samples, and a teacher's traces.
+
+    benchmark/<subtask>/labeled_patients.csv    patient_id, prediction_time, value, label_type     (read by name: femr's writer swaps columns)
+    labels/<subtask>/*.parquet                  subject_id, prediction_time, boolean_value or integer_value
+    labels/<subtask>.parquet, <subtask>.parquet beside the data: the same
+    benchmark/<subtask>/all_shots_data.json     which labels a k-shot sample has
+    traces.jsonl                                {"subject", "prediction_time", "subtask", "text"}: a completion to learn
+
+Times are local times of the record, without a zone, and count to the minute, as the benchmark's do: its 23:59:59 is written 23:59:00.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from ehrmind_k8s.errors import DataError, nearest
+from ehrmind_k8s.records import Split
+from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
+
+CSV_NAME = "labeled_patients.csv"
+SHOTS_NAME = "all_shots_data.json"
+TRACES_NAME = "traces.jsonl"
+CSV_COLUMNS = ("patient_id", "prediction_time", "value", "label_type")
+VALUE_COLUMNS = ("boolean_value", "integer_value")
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
+_BOOLEANS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
+
+Key = tuple[int, int, str]  # subject, prediction time (minutes since 1970), subtask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """N labels: subject (int64), time (datetime64[s], whole minutes), value (int64)."""
+
+    subject: np.ndarray
+    time: np.ndarray
+    value: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def rows(self, chosen: np.ndarray) -> "Labels":
+        """The labels that an index or a mask chooses."""
+        return Labels(self.subject[chosen], self.time[chosen], self.value[chosen])
+
+
+def find(source: Path) -> dict[str, Path]:
+    """Folder of a subtask -> its label file (or folder of parquet shards). Raises DataError where a subtask has two."""
+    found: dict[str, Path] = {}
+    for path in sorted(source.rglob(CSV_NAME)):
+        _add(found, path.parent.name, path, source)
+    for path in sorted(p for p in source.rglob("*.parquet") if _is_labels(p)):
+        folder = path.parent.name != "labels" and "labels" in (p.name for p in path.parents)
+        name = path.relative_to(next(p for p in path.parents if p.name == "labels")).parts[0] if folder else path.stem
+        _add(found, name, path.parent if folder else path, source)
+    return found
+
+
+def read(path: Path, subtask: Subtask) -> Labels:
+    """Labels of one subtask, as its file has them: value 0 or 1. Raises DataError with file, row and column."""
+    found = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    bad = np.flatnonzero((found.value < 0) | (found.value > subtask.highest))
+    if bad.size:
+        raise DataError(
+            f"{_name(path)}: row {bad[0] + 1} has the label {found.value[bad[0]]}, {subtask.name} knows 0 to {subtask.highest};"
+            f" {bad.size} of {len(found)} rows are outside"
+        )
+    value = np.array([subtask.value(v) for v in range(int(found.value.max()) + 1)] if len(found) else [], dtype=np.int64)
+    return Labels(found.subject, found.time, value[found.value])
+
+
+def unique(found: Labels) -> tuple[Labels, Labels, Labels]:
+    """Labels by subject and time, each (subject, time) once; those left out as repetitions; those left out because they contradict each other.
+
+    Where one question has both answers none of them is kept: no policy could be right.
+    """
+    order = np.lexsort((found.value, found.time, found.subject))
+    found = found.rows(order)
+    new = np.ones(len(found), dtype=bool)
+    new[1:] = (found.subject[1:] != found.subject[:-1]) | (found.time[1:] != found.time[:-1])
+    question = np.cumsum(new) - 1
+    size = int(question[-1]) + 1 if len(found) else 0
+    rows, positive = np.bincount(question, minlength=size), np.bincount(question, weights=found.value, minlength=size)
+    torn = ((positive > 0) & (positive < rows))[question]
+    return found.rows(new & ~torn), found.rows(~new & ~torn), found.rows(torn)
+
+
+def shots(path: Path, subtask: Subtask, finding: str | None, k: int, replicate: int) -> dict[Split, set[tuple[int, int]]]:
+    """(subject, minute) of the train and validation labels of a k-shot sample; `replicate` counts round. Raises DataError.
+
+    A class with fewer than k labels was drawn with repetition there; each label counts once here.
+    """
+    try:
+        samples = json.loads(path.read_text(encoding="utf-8"))[finding or subtask.folder]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{_name(path)}: not the benchmark's few-shot samples ({type(error).__name__}: {finding or subtask.folder})") from None
+    if str(k) not in samples:
+        sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
+        raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes}")
+    replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
+    sample, found = replicates[replicate % len(replicates)], {}
+    for split, word in (("train", "train"), ("validation", "val")):
+        try:
+            subjects, times = sample[f"patient_ids_{word}_k"], sample[f"label_times_{word}_k"]
+        except (KeyError, TypeError):
+            raise DataError(f"{_name(path)}: a sample of {k} lacks patient_ids_{word}_k or label_times_{word}_k") from None
+        minutes = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
+        found[split] = set(zip(map(int, subjects), minutes.astype(np.int64).tolist(), strict=True))
+    return found  # type: ignore[return-value]
+
+
+def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
+    """The texts of `traces.jsonl` (anywhere in the source) for the labels that are wanted; the rest is not kept. Raises DataError."""
+    found: dict[Key, str] = {}
+    for path in sorted(source.rglob(TRACES_NAME)):
+        for number, key, text in _trace_lines(path):
+            if key in wanted:
+                if key in found:
+                    raise DataError(f"{_name(path)}: line {number} is a second trace for one label; keep one")
+                found[key] = text
+    return found
+
+
+def minute(time: np.datetime64) -> int:
+    """Minutes since 1970, the resolution at which labels are told apart."""
+    return int(time.astype("datetime64[m]").astype(np.int64))
+
+
+def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                subject, time, subtask, text = int(row["subject"]), str(row["prediction_time"]), str(row["subtask"]), row["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{_name(path)}: line {number} is not {{subject, prediction_time, subtask, text}} ({type(error).__name__})") from None
+            if not isinstance(text, str):
+                raise DataError(f"{_name(path)}: line {number}: text is {type(text).__name__}, expected a text")
+            yield number, (subject, int(_minutes(pa.array([time]), path, "prediction_time", number)[0].astype(np.int64)), subtask), text
+
+
+def _is_labels(path: Path) -> bool:
+    """A parquet file with prediction times: nothing else in a MEDS folder has them."""
+    if path.name.startswith("."):
+        return False
+    try:
+        return "prediction_time" in pyarrow.parquet.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return False  # the reader of events says what is wrong with it
+
+
+def _add(found: dict[str, Path], name: str, path: Path, source: Path) -> None:
+    if found.setdefault(name, path) != path:
+        names = " and ".join(p.relative_to(source).as_posix() for p in (found[name], path))
+        raise DataError(f"two label files for {name}: {names}; keep one, or pass the folder that holds one")
+
+
+def _read_csv(path: Path) -> Labels:
+    try:
+        table = pyarrow.csv.read_csv(
+            path, convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(CSV_COLUMNS, pa.string()), strings_can_be_null=True)
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{_name(path)}: not a CSV file that can be read ({type(error).__name__})") from None
+    _has_columns(path, table.column_names, CSV_COLUMNS[:3])
+    _no_nulls(path, table, CSV_COLUMNS[:3])
+    kinds = set(pc.unique(table["label_type"]).to_pylist()) if "label_type" in table.column_names else set()
+    if len(kinds) > 1:
+        raise DataError(f"{_name(path)}: column label_type has {len(kinds)} values, expected one for the whole file")
+    subject = _whole(table["patient_id"], path, "patient_id")
+    return Labels(subject, _minutes(table["prediction_time"], path, "prediction_time"), _values(table["value"], path, kinds))
+
+
+def _values(column: pa.ChunkedArray, path: Path, kinds: set[str]) -> np.ndarray:
+    """Labels as integers: True and False, or whole numbers. In a file of booleans nothing else is one."""
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(column)).combine_chunks()
+    texts, codes = words.dictionary_encode().dictionary.to_pylist(), words.dictionary_encode().indices.to_numpy()
+    known = {text: _BOOLEANS[text] if text in _BOOLEANS else _integer(text, kinds == {"boolean"}) for text in texts}
+    wrong = [i for i, text in enumerate(texts) if known[text] is None]
+    if wrong:
+        row = int(np.flatnonzero(np.isin(codes, wrong))[0]) + 1
+        kind = "True or False" if kinds == {"boolean"} else "True, False or a whole number"
+        raise DataError(f"{_name(path)}: row {row}: column value is not {kind}")
+    return np.array([known[text] for text in texts], dtype=np.int64)[codes]
+
+
+def _integer(text: str, boolean: bool) -> int | None:
+    digits = text.removesuffix(".0")
+    return int(digits) if not boolean and digits.isascii() and digits.isdigit() and len(digits) < 6 else None
+
+
+def _read_parquet(path: Path) -> Labels:
+    files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
+    return joined([_read_parquet_file(file) for file in files])
+
+
+def _read_parquet_file(path: Path) -> Labels:
+    table = pyarrow.parquet.read_table(path)
+    column = next((c for c in VALUE_COLUMNS if c in table.column_names and table[c].null_count < len(table)), None)
+    if column is None and len(table):
+        has = ", ".join(c for c in table.column_names if c.endswith("_value")) or "none"
+        raise DataError(f"{_name(path)}: no values in boolean_value or integer_value (columns of values: {has}); the questions here are yes or no")
+    columns = ("subject_id", "prediction_time", column or VALUE_COLUMNS[0])
+    _has_columns(path, table.column_names, columns)
+    _no_nulls(path, table, columns)
+    time = table["prediction_time"]
+    if not pa.types.is_timestamp(time.type) or time.type.tz is not None:
+        raise DataError(f"{_name(path)}: prediction_time is {time.type}, expected a timestamp without a time zone, as the record's times are")
+    for name, kind in (("subject_id", pa.types.is_integer), (columns[2], _is_integer_or_boolean)):
+        if not kind(table[name].type):
+            raise DataError(f"{_name(path)}: column {name} is {table[name].type}, expected whole numbers")
+    value = table[columns[2]].cast(pa.int64()).to_numpy()
+    return Labels(table["subject_id"].cast(pa.int64()).to_numpy(), time.to_numpy().astype("datetime64[m]").astype("datetime64[s]"), value)
+
+
+def _is_integer_or_boolean(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_boolean(kind) or pa.types.is_integer(kind))
+
+
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Labels one after the other."""
+    if not parts:
+        return Labels(np.empty(0, np.int64), np.empty(0, "datetime64[s]"), np.empty(0, np.int64))
+    return Labels(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("subject", "time", "value")))
+
+
+def _whole(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
+    try:
+        return column.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+    except pa.ArrowInvalid:
+        right = pc.match_substring_regex(column, r"^-?[0-9]{1,18}$")
+        raise DataError(f"{_name(path)}: row {_first(right)}: column {name} is not a whole number") from None
+
+
+def _minutes(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int | None = None) -> np.ndarray:
+    """Times to the minute, from text with a blank or a T between date and time."""
+    right = pc.match_substring_regex(column, _TIME)
+    if not pc.all(right).as_py() and len(column):
+        raise DataError(f"{_name(path)}: row {row or _first(right)}: column {name} is not YYYY-MM-DD HH:MM:SS, without a time zone")
+    try:
+        times = pc.cast(column, pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        raise DataError(f"{_name(path)}: column {name} holds a time that no calendar has") from None
+    whole: np.ndarray = np.asarray(times).astype("datetime64[m]").astype("datetime64[s]")
+    return whole
+
+
+def _has_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    for name in needed:
+        if name not in names:
+            raise DataError(f"{_name(path)}: no column {name}; {nearest(name, names)}")
+
+
+def _no_nulls(path: Path, table: pa.Table, names: Sequence[str]) -> None:
+    for name in names:
+        if table[name].null_count:
+            raise DataError(f"{_name(path)}: row {_first(pc.is_valid(table[name]))}: column {name} is empty ({table[name].null_count} rows in all)")
+
+
+def _first(right: pa.ChunkedArray | pa.Array) -> int:
+    """The first row (from 1) where a check is not true."""
+    return int(np.flatnonzero(~np.asarray(right.fill_null(False)))[0]) + 1
+
+
+def _name(path: Path) -> str:
+    """A file as messages call it: with its folder, which names the subtask."""
+    return f"{path.parent.name}/{path.name}"
