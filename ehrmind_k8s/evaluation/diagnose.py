@@ -90,11 +90,11 @@ def judge(task: Task, examples: Sequence[Example], answers: Iterable[Answer], po
 def choose(sft: SftSpec, diagnosis: Diagnosis | None) -> Choice:
     """What SFT is to do: as its mode and categories say, or else as the diagnosis says. A choice against the diagnosis says so."""
     if sft.mode == "never":
-        return _overruling(Choice(False, (), "sft.mode is never: the start model is published as it is"), diagnosis)
+        return _overruling(Choice(False, (), "the start model is published as it is, as sft.mode never asks"), diagnosis)
     if sft.categories:
-        return _overruling(Choice(True, sft.categories, f"sft.categories asks for {', '.join(sft.categories)}"), diagnosis)
+        return _overruling(Choice(True, sft.categories, f"SFT on {', '.join(sft.categories)}, as sft.categories asks"), diagnosis)
     if sft.mode == "always":
-        return _overruling(Choice(True, (), "sft.mode is always: SFT on all categories"), diagnosis)
+        return _overruling(Choice(True, (), "SFT on all categories, as sft.mode always asks"), diagnosis)
     assert diagnosis is not None  # spec.py refuses auto without one
     missing = diagnosis.found("missing")
     if not missing:

@@ -1,6 +1,7 @@
 """What a reader must not conclude from a report, one sentence each."""
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from ehrmind_k8s.evaluation.report import TITLES, Report
 from ehrmind_k8s.spec import RunSpec
@@ -19,9 +20,13 @@ def _of_inputs(report: Report, spec: RunSpec) -> Iterable[str]:
         trained = data.counts.get("train", {})
         covered = ", ".join(f"{len(rows)} {name}" for name, rows in trained.items() if isinstance(rows, Mapping))
         yield f"The data is the task's synthetic twin, not a benchmark. Its train rows cover: {covered}. Nothing else of the task was trained."
-    if traces.get("wrong") and spec.sft.mode != "never":
+    if traces.get("wrong") and spec.sft.traces == "source" and spec.sft.mode != "never" and not (report.warm_up and not report.warm_up.trained):
         judged = sum(n for name, n in traces.items() if name != "absent")
         yield f"SFT had an imperfect teacher: {traces['wrong']} of {judged} explanations end in another answer than the gold one."
+    if spec.sft.traces == "teacher" and spec.sft.teacher.external and report.warm_up and report.warm_up.trained:
+        yield f"Prompts, which hold records, went to a teacher outside: {urlsplit(spec.sft.teacher.url or '').hostname} (sft.teacher.external)."
+    if report.after_sft:
+        yield "The diagnosis after SFT is of train rows, some of which SFT learned from: it shows what moved, not what will hold on new rows."
     recomputed = data.audit.get("recomputed", {}).get("test", {})
     if recomputed.get("disagrees"):
         n, of = recomputed["disagrees"], sum(recomputed.values())

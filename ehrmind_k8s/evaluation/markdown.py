@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ehrmind_k8s.evaluation import views
-from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Difference, Estimate, Report, Table, interval, percent, points, words
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Difference, Estimate, Report, Table, chance, interval, percent, points, words
 
 _SPECIAL = re.compile(r"([\\`*\[\]|])")
 
@@ -16,6 +16,7 @@ def render(report: Report) -> str:
     sections = [
         _head(report),
         _results(report),
+        _diagnosis(report),
         _parts(report),
         *(_table(report, t) for t in report.tables),
         _training(report),
@@ -41,15 +42,28 @@ def _results(report: Report) -> str:
     rows += [[f"answers {o}", *(str(p.outcomes.get(o, 0)) for p in policies.values())] for o in OUTCOMES]
     rows += [["mean length (tokens)", *(views.number(p.tokens) for p in policies.values())]]
     samples = f" `mean@` and `pass@` are of {report.samples} samples." if report.samples else ""
-    note = f"Greedy answers.{samples} In brackets 95 % intervals: a bootstrap over groups of test rows, {report.resamples} resamples."
+    n = f"{report.data.asked - report.data.unscored} test rows of {report.data.groups} groups"
+    note = f"Greedy answers on {n}.{samples} In brackets 95 % intervals: a bootstrap over these groups, {report.resamples} resamples."
     gains = "\n".join(_gain(d, report.primary_metric) for d in report.differences)
+    gains += f"\n\n{views.COMPARED}" if gains else ""
     return f"## Results\n\n{_grid(head, rows)}\n\n{note}" + (f"\n\n{gains}" if gains else "")
 
 
 def _gain(difference: Difference, primary: str) -> str:
     e = views.estimate(difference.metrics, primary)
     names = f"{TITLES[difference.policy]} − {TITLES[difference.baseline]}"
-    return f"- {names}: {words(primary)} {points(e.value)} points (paired, {points(e.low)} to {points(e.high)})"
+    p = f"p {chance(difference.p)}, corrected {chance(difference.p_holm)}"
+    return f"- {names}: {words(primary)} {points(e.value)} points (paired, {points(e.low)} to {points(e.high)}), {p}"
+
+
+def _diagnosis(report: Report) -> str:
+    if report.diagnosis is None:
+        return f"## SFT\n\n{_safe(views.warm_up(report.warm_up))}" if report.warm_up else ""
+    head, rows = views.diagnosis(report)
+    found = "\n".join(f"- {_safe(f.category)}: {f.finding}; {_safe(f.why)}" for f in report.diagnosis.findings)
+    decided = f"**{_safe(views.warm_up(report.warm_up))}**" if report.warm_up else ""
+    table = _grid(head, [[_safe(cell) for cell in row] for row in rows])
+    return "\n\n".join(p for p in ["## Diagnosis", views.asked(report.diagnosis), table, found, decided] if p)
 
 
 def _parts(report: Report) -> str:
@@ -65,8 +79,8 @@ def _parts(report: Report) -> str:
 
 
 def _table(report: Report, table: Table) -> str:
-    head = [table.name, "n", *(TITLES[label] for label in report.policies)]
-    rows = [[_safe(r.label), str(r.n), *(_cell(views.estimate(r.correct, label)) for label in report.policies)] for r in table.rows]
+    head = [table.name, "n", "groups", *(TITLES[label] for label in report.policies)]
+    rows = [[_safe(r.label), str(r.n), str(r.groups), *(_cell(views.estimate(r.correct, label)) for label in report.policies)] for r in table.rows]
     return f"## Correct by {_safe(table.name)}\n\n{_grid(head, rows)}\n\nIntervals by Wilson; with few rows one answer moves a line by many points."
 
 

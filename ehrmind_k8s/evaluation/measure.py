@@ -17,7 +17,8 @@ from ehrmind_k8s.evaluation.generate import Answer, Questions
 from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Difference, Estimate, PolicyResult, Row, Table
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout.base import Policy
-from ehrmind_k8s.statistics import bootstrap, calibration, classification
+from ehrmind_k8s.statistics import bootstrap, calibration, classification, comparison
+from ehrmind_k8s.statistics.bootstrap import Interval
 from ehrmind_k8s.tasks.base import Sampled, Task
 
 Columns = Mapping[str, np.ndarray]
@@ -51,10 +52,15 @@ def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping
     statistic = _Statistic(questions.task, tuple(policies), k)
     groups = [e.group for e in examples]
     columns = statistic.columns(examples, rows)
-    estimates = _estimates(statistic, columns, groups, resamples, seed)
+    intervals = _intervals(statistic, columns, groups, resamples, seed)
+    estimates = {
+        of: {m: Estimate(i.value, i.low, i.high, len(groups), len(set(groups))) for m, i in found.items()} for of, found in intervals.items()
+    }
     curves = {label: _calibration(_chosen(f"{label}/task/", columns)) for label in policies}
     results = {label: _result(policy, estimates[label], rows[label], curves[label]) for label, policy in policies.items()}
-    differences = [Difference(b, a, estimates[f"{b}-{a}"]) for a, b in combinations(policies, 2)]
+    pairs = [(b, a) for a, b in combinations(policies, 2)]
+    chances = [intervals[f"{b}-{a}"][questions.task.primary_metric].p for b, a in pairs]
+    differences = [Difference(b, a, estimates[f"{b}-{a}"], *both) for (b, a), *both in zip(pairs, chances, comparison.holm(chances), strict=True)]
     tables = _tables(questions.task, examples, rows)
     return Measured(results, tuple(differences), tables, len(examples), len(set(groups)), len(questions.examples) - len(examples))
 
@@ -130,12 +136,12 @@ class _Statistic:
         return {f"{subject}/{metric}": value for subject, metrics in found.items() for metric, value in metrics.items()}
 
 
-def _estimates(statistic: _Statistic, columns: Columns, groups: Sequence[str], resamples: int, seed: int) -> dict[str, dict[str, Estimate]]:
-    """Subject (a policy or `b-a`) -> metric -> estimate."""
-    found: dict[str, dict[str, Estimate]] = defaultdict(dict)
-    for name, i in bootstrap.intervals(statistic, columns, groups, resamples=resamples, seed=seed).items():
-        subject, metric = name.split("/", 1)
-        found[subject][metric] = Estimate(i.value, i.low, i.high, len(groups), len(set(groups)))
+def _intervals(statistic: _Statistic, columns: Columns, groups: Sequence[str], resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
+    """Subject (a policy or `b-a`) -> metric -> interval."""
+    found: dict[str, dict[str, Interval]] = defaultdict(dict)
+    for name, interval in bootstrap.intervals(statistic, columns, groups, resamples=resamples, seed=seed).items():
+        subject, _, metric = name.partition("/")
+        found[subject][metric] = interval
     return found
 
 

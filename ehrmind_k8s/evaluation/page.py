@@ -32,6 +32,7 @@ def render(tree: Report) -> str:
         "percent": report.percent,
         "interval": report.interval,
         "points": report.points,
+        "chance": report.chance,
         "words": report.words,
         "duration": views.duration,
         "number": views.number,

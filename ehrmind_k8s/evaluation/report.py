@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FORMAT = 1
+LEVEL = 0.05  # of the p-values; the intervals are of 95 %
 OUTCOMES: tuple[str, ...] = ("correct", "wrong", "unparseable", "malformed")
 TITLES: Mapping[str, str] = {"base": "Start model", "sft": "SFT", "rlvr": "RLVR"}
 SUBJECTS: Mapping[str, str] = {**TITLES, "base": "the start model"}  # inside a sentence
@@ -58,11 +59,17 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`metrics[m]` is `policy` minus `baseline` on the same rows, resampled together (paired)."""
+    """`metrics[m]` is `policy` minus `baseline` on the same rows, resampled together (paired).
+
+    `p` is the probability of such a difference of the primary metric by chance (two-sided, from the same resamples), `p_holm` the same after
+    Holm's correction for all comparisons of policies; NaN where there was nothing to resample.
+    """
 
     policy: str
     baseline: str
     metrics: Mapping[str, Estimate]
+    p: float = math.nan
+    p_holm: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +240,7 @@ def headline(metric: str, policies: Mapping[str, PolicyResult], differences: Seq
     estimate = policies[newest].metrics[metric]
     reached = f"{SUBJECTS[newest]} reaches {words(metric)} {percent(estimate.value)}"
     first = f"{reached} on {estimate.n} test rows{_of(estimate)} (95 % interval {interval(estimate)})"
-    gains = [_gain(d.metrics[metric], SUBJECTS[d.baseline]) for d in differences if d.policy == newest]
+    gains = [_gain(d.metrics[metric], d.p_holm, SUBJECTS[d.baseline]) for d in differences if d.policy == newest]
     sentence = f"{first}: {' and '.join(gains)}." if gains else f"{first}."
     return sentence[0].upper() + sentence[1:]
 
@@ -267,13 +274,19 @@ def _of(estimate: Estimate) -> str:
     return f" of {estimate.groups} groups" if estimate.groups else ""
 
 
-def _gain(estimate: Estimate, baseline: str) -> str:
+def chance(p: float | None) -> str:
+    """A p-value: `0.03`, `0.0012`, `n/a`."""
+    return "n/a" if _undefined(p) else f"{p:.2g}"
+
+
+def _gain(estimate: Estimate, p_holm: float, baseline: str) -> str:
+    """What was gained, called better or worse only where interval and corrected p-value agree that it is not chance."""
     if _undefined(estimate.value):
         return f"not comparable with {baseline}"
     amount = f"{points(estimate.value)} points"
     if not _undefined(estimate.low) and not _undefined(estimate.high):
         amount += f", {points(estimate.low)} to {points(estimate.high)}"
-    clear = estimate.low > 0 or estimate.high < 0
+    clear = (estimate.low > 0 or estimate.high < 0) and not p_holm >= LEVEL
     return (
         f"{'better' if estimate.value > 0 else 'worse'} than {baseline} ({amount})" if clear else f"not clearly different from {baseline} ({amount})"
     )

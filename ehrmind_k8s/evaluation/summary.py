@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, percent, points, words
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, chance, percent, points, words
 
 Json = Mapping[str, Any]
 
@@ -38,7 +38,8 @@ def _cell(estimate: Json | None) -> str:
 
 def _gain(difference: Json, primary: str) -> str:
     e, names = difference["metrics"][primary], f"{TITLES[difference['policy']]} - {TITLES[difference['baseline']]}"
-    return f"{names}: {words(primary)} {points(e['value'])} points, 95 % interval {points(e['low'])} to {points(e['high'])}"
+    p = chance(difference["p_holm"])
+    return f"{names}: {words(primary)} {points(e['value'])} points, 95 % interval {points(e['low'])} to {points(e['high'])}, corrected p {p}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

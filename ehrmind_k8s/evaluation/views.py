@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from ehrmind_k8s.evaluation.chart import Series
-from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Estimate, Report
+from ehrmind_k8s.evaluation.report import OUTCOMES, TITLES, Diagnosis, Estimate, Finding, Report, WarmUp, interval, percent
 from ehrmind_k8s.records import SPLITS
 
 Line = Mapping[str, Any]
+COMPARED = "p: two-sided, from the same resamples; corrected by Holm for all comparisons of policies by this metric."
 TIMES: tuple[str, ...] = ("generate", "train", "publish", "sync")
 
 
@@ -17,6 +18,47 @@ def metric_names(report: Report) -> list[str]:
     """Every metric of every policy, the primary one first. Shares of outcomes are left to the table of counts, metrics of parts to `parts`."""
     names = dict.fromkeys([report.primary_metric, *(m for p in report.policies.values() for m in p.metrics)])
     return [name for name in names if name not in OUTCOMES and "/" not in name]
+
+
+def asked(diagnosis: Diagnosis) -> str:
+    """What was asked to diagnose a policy, and what its figures mean."""
+    n = diagnosis.asked - diagnosis.unscored
+    left = f" {diagnosis.unscored} rows had no sample with finite log-probs." if diagnosis.unscored else ""
+    return (
+        f"What the start model knew before training: {diagnosis.samples} samples on each of {n} train rows. A row is reliably right when"
+        " enough samples are right and, where the answer is one of few classes, they agree. Below"
+        f" {percent(diagnosis.threshold)} of reliable rows knowledge is missing, above it misapplied; right in most samples it is solved.{left}"
+    )
+
+
+def diagnosis(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of findings; `before → after` where the SFT policy was asked the same rows."""
+    found, after = report.diagnosis, report.after_sft
+    assert found is not None
+    k, later = found.samples, {f.category: f for f in after.findings} if after else {}
+    head = ["category", "rows", "groups", "rule", f"reliable pass@{k}", f"mean@{k}", f"pass@{k}", "entropy (nats)", "finding"]
+    return head, [_finding(f, later.get(f.category), k) for f in found.findings]
+
+
+def _finding(before: Finding, after: Finding | None, k: int) -> list[str]:
+    rule = f"{before.at_least} of {k} right" + (f", entropy below 0.8 ln {before.classes}" if before.classes else "")
+    figures = [
+        f"{percent(before.reliable.value)} ({interval(before.reliable)})" + (f" → {percent(after.reliable.value)}" if after else ""),
+        percent(before.mean) + (f" → {percent(after.mean)}" if after else ""),
+        percent(before.passed) + (f" → {percent(after.passed)}" if after else ""),
+        f"{before.entropy:.2f}" + (f" → {after.entropy:.2f}" if after else ""),
+        before.finding + (f" → {after.finding}" if after else ""),
+    ]
+    return [before.category, str(before.n), str(before.groups), rule, *figures]
+
+
+def warm_up(done: WarmUp) -> str:
+    """What SFT did, why, and from which texts, in a sentence or two."""
+    reason = done.why[0].upper() + done.why[1:]
+    if not done.trained:
+        return f"{reason}."
+    judged = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in done.judged.items())
+    return f"{reason}. It learned from {done.rows} rows; traces: {done.traces} ({judged})."
 
 
 def parts(report: Report) -> tuple[str, list[tuple[str, int | None, list[str]]]]:

@@ -10,7 +10,6 @@ from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import Count, Reliability, Sampled, TaskData, words
 from ehrmind_k8s.tasks.medcalc import calculators, data, labels, metrics, prompt, scoring, synthetic
 
-
 # The paper's rule for small integers, which guessing hits (its pass@k analysis): right in r of 12, entropy below 0.8 ln C. Numbers and dates: r = 1.
 RELIABILITY: Mapping[str, Reliability] = {"diagnosis": Reliability(3, 7), "severity": Reliability(3, 7), "risk": Reliability(2, 21)}
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ehrmind_k8s import artifacts, spec
-from ehrmind_k8s.evaluation import export, limits, markdown, measure, page
+from ehrmind_k8s.evaluation import diagnose, export, limits, markdown, measure, page
+from ehrmind_k8s.evaluation.generate import Answer
 from ehrmind_k8s.evaluation.report import (
     Costs,
     DataAudit,
+    Diagnosis,
     Difference,
     Estimate,
     PolicyResult,
@@ -24,9 +26,11 @@ from ehrmind_k8s.evaluation.report import (
     Served,
     StageCost,
     Table,
+    WarmUp,
     headline,
 )
-from ehrmind_k8s.tasks.medcalc import calculators
+from ehrmind_k8s.records import Example, Verdict
+from ehrmind_k8s.tasks.medcalc import MedCalc, calculators
 
 CORRECT = {"base": 0.0, "sft": 0.3, "rlvr": 0.55}
 # A few lines of a resolved document; the real one has every field of spec.py, and this report should not change with it.
@@ -84,6 +88,16 @@ def build(seed: int = 7) -> Report:
         limits=(),
         samples=4,
         resamples=2000,
+        diagnosis=_diagnosis("base", sorted(sums), 0.0),
+        warm_up=WarmUp(
+            True,
+            (),
+            "SFT on all categories, as sft.mode always asks",
+            "source",
+            {"correct": 760, "wrong": 40, "malformed": 0, "too_long": 0, "absent": 0},
+            800,
+        ),
+        after_sft=_diagnosis("sft", sorted(sums), 0.4),
     )
     return replace(report, limits=limits.sentences(report, document))
 
@@ -123,7 +137,22 @@ def _difference(policy: str, baseline: str, policies: dict[str, PolicyResult]) -
         gain = estimate.value - policies[baseline].metrics[metric].value
         half = 1.96 * math.sqrt(0.4 / estimate.n)
         found[metric] = Estimate(gain, gain - half, gain + half, estimate.n)
-    return Difference(policy, baseline, found)
+    return Difference(policy, baseline, found, 0.001, {"base": 0.003, "sft": 0.002}[baseline])
+
+
+def _diagnosis(policy: str, categories: list[str], known: float) -> Diagnosis:
+    """Findings of 12 samples on 12 rows of each category, of which the share `known`, a little less in each further category, is right."""
+    task = MedCalc()
+    findings = []
+    for i, category in enumerate(categories):
+        right = max(0, round(12 * known) - i)
+        rows = [[Verdict(sample < right, "1", "scored") if right else Verdict(False, None, "malformed") for sample in range(12)]] * 12
+        examples = [Example(f"{category}/{j}", "medcalc", "train", f"note {j}", category, (), {}) for j in range(12)]
+        answers = [
+            Answer(e.id, False, "", 9, "stop", v.correct, v.parsed, v.outcome) for e, verdicts in zip(examples, rows, strict=True) for v in verdicts
+        ]
+        findings += diagnose.judge(task, examples, answers, policy, 12, 0.5).findings
+    return Diagnosis(policy, 12, 0.5, 12 * len(categories), 0, tuple(findings))
 
 
 def _row(label: str, n: int, right: dict[str, int]) -> Row:

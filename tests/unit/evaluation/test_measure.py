@@ -91,6 +91,24 @@ def test_a_difference_is_paired_so_equal_answers_differ_by_exactly_nothing(examp
     assert list(by_name) == [("sft", "base"), ("rlvr", "base"), ("rlvr", "sft")]
 
 
+def test_comparisons_of_policies_are_corrected_for_their_number(examples: list[Example]) -> None:
+    n = len(examples)
+    found = measured(ask(examples, samples=0), {"base": greedy(examples, 0), "sft": greedy(examples, 2), "rlvr": greedy(examples, n)})
+    by_name = {(d.policy, d.baseline): (d.p, d.p_holm) for d in found.differences}
+    assert [p for p, _ in by_name.values()] == sorted([p for p, _ in by_name.values()], reverse=True)
+    assert by_name["rlvr", "base"][1] == pytest.approx(3 * by_name["rlvr", "base"][0])
+    assert by_name["sft", "base"][1] == by_name["sft", "base"][0], "the largest is left as it is"
+
+
+def test_every_figure_says_on_how_many_groups_it_rests(examples: list[Example]) -> None:
+    same = [dataclasses.replace(e, group=f"note {i // 2}") for i, e in enumerate(examples)]
+    found = measured(ask(same, samples=0), {"base": greedy(same, 3)})
+    groups = len({e.group for e in same})
+    assert found.groups == found.policies["base"].metrics["accuracy"].groups == groups < len(same)
+    for row in (row for table in found.tables for row in table.rows):
+        assert row.groups == row.correct["base"].groups <= row.n
+
+
 def test_rows_that_one_policy_could_not_answer_leave_all_policies_and_are_counted(examples: list[Example]) -> None:
     found = measured(ask(examples, samples=0), {"base": greedy(examples, 3)[1:], "sft": greedy(examples, 3)})
     assert (found.rows, found.unscored) == (len(examples) - 1, 1)

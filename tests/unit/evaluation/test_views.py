@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ehrmind_k8s.evaluation import markdown, page, summary, views
-from ehrmind_k8s.evaluation.report import Bin, Estimate, Report, Row, Table, headline, interval, percent, points
+from ehrmind_k8s.evaluation.report import Bin, Estimate, Report, Row, Table, WarmUp, headline, interval, percent, points
 from tests.conftest import ROOT
 from tests.unit.evaluation import report_sample
 
@@ -42,12 +42,17 @@ def test_the_page_needs_no_script_and_no_request(report: Report) -> None:
 
 
 def test_names_from_data_are_escaped_in_page_and_markdown(report: Report) -> None:
-    row = Row(HOSTILE, 3, report.tables[0].rows[0].correct)
-    hostile = replace(report, tables=(Table("category", (row,)),), data=replace(report.data, inputs={HOSTILE: "ab"}, audit={HOSTILE: HOSTILE}))
+    row = Row(HOSTILE, 3, 3, report.tables[0].rows[0].correct)
+    found, data = report.diagnosis, replace(report.data, inputs={HOSTILE: "ab"}, audit={HOSTILE: HOSTILE})
+    assert found
+    strange = replace(found, findings=(replace(found.findings[0], category=HOSTILE),))
+    warm_up = WarmUp(True, (HOSTILE,), f"knowledge is missing in {HOSTILE}", "source", {}, 1)
+    hostile = replace(report, tables=(Table("category", (row,)),), data=data, diagnosis=strange, warm_up=warm_up)
     assert "<script" not in page.render(hostile)
     table = [line for line in markdown.render(hostile).splitlines() if "script" in line]
     assert table and not any("<script" in line for line in table)
-    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in table[:1])
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in table if line.startswith("|")]
+    assert bars[:2] == [10, 7], "a finding has nine cells, a line of correct answers six"
 
 
 def test_every_chart_says_in_words_what_it_shows_and_every_column_has_a_header(report: Report) -> None:
@@ -121,6 +126,8 @@ def test_an_undefined_figure_is_null_in_json_and_n_a_for_people(report: Report) 
 def test_the_headline_says_when_a_gain_may_be_chance(report: Report) -> None:
     unsure = tuple(replace(d, metrics={"accuracy": Estimate(0.02, -0.01, 0.05, 200)}) for d in report.differences)
     assert "not clearly different from SFT (+2.0 points, −1.0 to +5.0)" in headline("accuracy", report.policies, unsure)
+    clear = tuple(replace(d, metrics={"accuracy": Estimate(0.05, 0.01, 0.09, 200)}, p=0.02, p_holm=0.06) for d in report.differences)
+    assert "not clearly different from SFT (+5.0 points, +1.0 to +9.0)" in headline("accuracy", report.policies, clear)
     worse = tuple(replace(d, metrics={"accuracy": Estimate(-0.2, -0.3, -0.1, 200)}) for d in report.differences)
     assert "worse than SFT (−20.0 points" in headline("accuracy", report.policies, worse)
 
