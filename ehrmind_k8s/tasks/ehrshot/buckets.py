@@ -1,0 +1,167 @@
+"""Events by subject without holding a table in memory: every batch is dealt to buckets on disk by a hash of the subject.
+
+A bucket holds whole subjects, so sorting it gives timelines. Memory is that of one batch while dealing and of one bucket while reading;
+`BUCKET_ROWS` sets both, whatever the size of the source.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from ehrmind_k8s.tasks.ehrshot.timeline import TABLES, Names, Timeline
+
+BUCKET_ROWS = 400_000  # events; about 40 MB each
+MOST_BUCKETS = 512  # open files while dealing
+LONGEST_TEXT = 80  # characters of a text value; longer ones are notes, which prompts do not show
+BIRTHS = ("MEDS_BIRTH", "SNOMED/3950001", "SNOMED/184099003")
+_NAT = np.iinfo(np.int64).min  # of datetime64, so that events without a time sort first
+_SCHEMA = pa.schema(
+    [
+        ("subject", pa.int64()),
+        ("time", pa.int64()),
+        ("end", pa.int64()),
+        ("code", pa.int32()),
+        ("value", pa.float64()),
+        ("text", pa.string()),
+        ("unit", pa.int32()),
+        ("visit", pa.int64()),
+        ("table", pa.int8()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """A batch of E events as readers give them. Times are datetime64[s]; `code`, `text` and `unit` are arrow strings with nulls for none."""
+
+    subject: np.ndarray
+    time: np.ndarray
+    end: np.ndarray
+    code: pa.Array
+    value: np.ndarray
+    text: pa.Array
+    unit: pa.Array
+    visit: np.ndarray
+    table: np.ndarray
+
+
+class Dictionary:
+    """Numbers texts in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def encode(self, column: pa.Array) -> np.ndarray:
+        """Places of a column's texts (int32), -1 for null."""
+        encoded = column.dictionary_encode()
+        places = np.empty(len(encoded.dictionary) + 1, dtype=np.int32)
+        for i, text in enumerate(encoded.dictionary.to_pylist()):
+            places[i] = self._places.setdefault(text, len(self.texts))
+            if places[i] == len(self.texts):
+                self.texts.append(text)
+        places[-1] = -1
+        found: np.ndarray = places[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)]
+        return found
+
+
+@dataclass
+class Buckets:
+    """Events on disk. `deal` them all, `close`, then read `timelines`. `counts` is what was kept by table, and what was not and why."""
+
+    folder: Path
+    size: int
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {"events": Counter(), "left_out": Counter()})
+    codes: Dictionary = field(default_factory=Dictionary)
+    units: Dictionary = field(default_factory=Dictionary)
+
+    def __post_init__(self) -> None:
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._files = [pa.OSFile(str(self.folder / f"{i}.arrow"), "wb") for i in range(self.size)]
+        self._writers = [pa.ipc.new_stream(file, _SCHEMA, options=options) for file in self._files]
+
+    def deal(self, events: Events) -> None:
+        """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted."""
+        code, unit = self.codes.encode(events.code), self.units.encode(events.unit)
+        text, long = _short(events.text)
+        kept = code >= 0
+        self.counts["left_out"]["without_code"] += int((~kept).sum())
+        self.counts["left_out"]["texts_over_80_characters"] += long
+        for table, n in zip(*np.unique(events.table[kept], return_counts=True), strict=True):
+            self.counts["events"][TABLES[table]] += int(n)
+        columns = [
+            events.subject,
+            events.time.astype(np.int64),
+            events.end.astype(np.int64),
+            code,
+            events.value,
+            text,
+            unit,
+            events.visit,
+            events.table,
+        ]
+        batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
+        bucket = np.where(kept, _hash(events.subject) % np.uint64(self.size), np.uint64(self.size))
+        order = np.argsort(bucket, kind="stable")
+        batch, starts = batch.take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.size + 1, dtype=np.uint64))
+        for i, writer in enumerate(self._writers):
+            if starts[i + 1] > starts[i]:
+                writer.write_batch(batch.slice(starts[i], starts[i + 1] - starts[i]))
+
+    def close(self) -> None:
+        """End writing."""
+        for writer, file in zip(self._writers, self._files, strict=True):
+            writer.close()
+            file.close()
+
+    def timelines(self, subjects: Collection[int] | None, described: Mapping[str, str]) -> Iterator[Timeline]:
+        """Each of `subjects` (None: all) that has events, bucket by bucket, by subject within a bucket."""
+        wanted = None if subjects is None else np.array(sorted(subjects), dtype=np.int64)
+        births = np.array([self.codes.texts.index(b) for b in BIRTHS if b in self.codes.texts], dtype=np.int32)
+        for i in range(self.size):
+            with pa.memory_map(str(self.folder / f"{i}.arrow")) as file, pa.ipc.open_stream(file) as stream:
+                table = stream.read_all()
+            if wanted is not None:
+                table = table.filter(pa.array(np.isin(table["subject"].to_numpy(), wanted)))
+            yield from self._sliced(table, births, described)
+
+    def _sliced(self, table: pa.Table, births: np.ndarray, described: Mapping[str, str]) -> Iterator[Timeline]:
+        columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
+        texts = Dictionary()
+        columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+        names = Names(self.codes.texts, self.units.texts, texts.texts, described)
+        order = np.lexsort((columns["time"], columns["subject"]))
+        columns = {name: column[order] for name, column in columns.items()}
+        for name in ("time", "end"):
+            columns[name] = columns[name].view("datetime64[s]")
+        subjects, starts = np.unique(columns.pop("subject"), return_index=True)
+        for subject, start, stop in zip(subjects.tolist(), starts, [*starts[1:], len(order)], strict=True):
+            own = {name: column[start:stop] for name, column in columns.items()}
+            yield Timeline(subject, _birth(own, births), names=names, **own)
+
+
+def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime64 | None:
+    """The time of the first event that says so."""
+    found = columns["time"][np.isin(columns["code"], births)]
+    found = found[~np.isnat(found)]
+    return found.min() if len(found) else None
+
+
+def _short(text: pa.Array) -> tuple[pa.Array, int]:
+    """The texts without long ones, and how many these were."""
+    long = pa.compute.greater(pa.compute.utf8_length(text), LONGEST_TEXT).fill_null(False)
+    count = pa.compute.sum(long).as_py() or 0
+    return (pa.compute.if_else(long, pa.scalar(None, pa.string()), text) if count else text), count
+
+
+def _hash(subject: np.ndarray) -> np.ndarray:
+    """Mixes the bits of ids (the finaliser of SplitMix64, Steele et al. 2014), since ids may all be multiples of something."""
+    mixed = subject.astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

@@ -1,0 +1,116 @@
+"""EHRSHOT as released: one CSV of events, read by header name, since its column order has changed between copies.
+
+    ,patient_id,start,end,code,value,unit,visit_id,omop_table
+
+`value` is a number or a text, `visit_id` a whole number written as a float, rows are in no order. Its ETL has decided when an event became known.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from ehrmind_k8s.errors import DataError, nearest
+from ehrmind_k8s.tasks.ehrshot import columns
+from ehrmind_k8s.tasks.ehrshot.buckets import Events
+
+NAME = "ehrshot.csv"
+NEEDED = ("patient_id", "start", "code")
+TYPES: Mapping[str, pa.DataType] = {
+    "patient_id": pa.int64(),
+    "start": pa.timestamp("us"),
+    "end": pa.timestamp("us"),
+    "code": pa.string(),
+    "value": pa.string(),
+    "unit": pa.string(),
+    "visit_id": pa.float64(),
+    "omop_table": pa.string(),
+}
+SPLITS_NAME = "person_id_map.csv"
+ROW_BYTES = 77  # of the released file, on average
+BLOCK_BYTES = 16 << 20
+
+
+def find(source: Path) -> dict[str, Path]:
+    """The events file; nothing where there is none. Raises DataError for two."""
+    paths = [source] if source.name == NAME else sorted(source.rglob(NAME))
+    if len(paths) > 1:
+        raise DataError(f"{source}: two files {NAME}; pass the folder of one of them")
+    return {p.name: p for p in paths}
+
+
+def rows(files: Mapping[str, Path]) -> int:
+    """About how many events there are."""
+    return sum(p.stat().st_size for p in files.values()) // ROW_BYTES
+
+
+def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events]:
+    """All events. Raises DataError naming the column that cannot be read."""
+    for path in files.values():
+        yield from (_events(batch, path, warnings) for batch in _batches(path))
+
+
+def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
+    """Split of each subject, from `splits/person_id_map.csv` (split, omop_person_id)."""
+    path = next(iter(sorted(source.rglob(SPLITS_NAME))), None)
+    if path is None:
+        return None, None
+    found: dict[int, str] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            try:
+                subject, split = int(row["omop_person_id"]), str(row["split"])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(f"{path.name}, line {number}: expected the columns split and omop_person_id") from None
+            if found.setdefault(subject, split) != split:
+                raise DataError(f"{path.name}, line {number}: a subject is in two splits, {found[subject]} and {split}")
+    return found, path
+
+
+def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
+    """Descriptions of codes: the release has none, an OMOP CONCEPT table put beside it has."""
+    from ehrmind_k8s.tasks.ehrshot import omop
+
+    return omop.described(source, files, codes)
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    names = columns.header(path)
+    for name in NEEDED:
+        if name not in names:
+            raise DataError(f"{path.name}: no column {name}; {nearest(name, names)}")
+    here = {name: kind for name, kind in TYPES.items() if name in names}
+    convert = pyarrow.csv.ConvertOptions(column_types=here, include_columns=list(here), strings_can_be_null=True)
+    try:
+        with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES), convert_options=convert) as reader:
+            yield from reader
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path.name}: {columns.problem(str(error), names, here)}") from None
+
+
+def _events(batch: pa.RecordBatch, path: Path, warnings: Counter[str]) -> Events:
+    have = {name: batch[name] for name in batch.schema.names}
+    subject, time = have["patient_id"], have["start"]
+    if missing := subject.null_count or time.null_count:
+        column = "patient_id" if subject.null_count else "start"
+        raise DataError(f"{path.name}: column {column} is empty in {missing} rows of a part; every event has a subject and a start")
+    none = pa.nulls(len(batch), pa.string())
+    value, text = columns.numbers(have.get("value", none))
+    warnings["values_that_are_text"] += len(text) - text.null_count
+    visit = pc.fill_null(have.get("visit_id", pa.nulls(len(batch), pa.float64())), -1.0).to_numpy(zero_copy_only=False)
+    return Events(
+        subject.to_numpy(),
+        columns.seconds(time),
+        columns.seconds(have["end"]) if "end" in have else np.full(len(batch), np.datetime64("NaT", "s")),
+        have["code"],
+        value,
+        text,
+        have.get("unit", none),
+        visit.astype(np.int64),
+        columns.tables(have.get("omop_table", none), have["code"]),
+    )
