@@ -70,7 +70,7 @@ def shot_files(source: Path) -> dict[str, Path]:
 
 def _split(asked: Asked, splits: Mapping[int, str] | None, data: DataSpec, seed: int) -> Asked:
     if splits is not None and data.split != BY_SUBJECT:
-        return sampling.canonical(asked, splits)
+        return sampling.canonical(asked, splits, data.validation_fraction, seed)
     if data.split == CANONICAL:
         raise DataError(f"data.split {CANONICAL}: the source has no split file; set data.split={BY_SUBJECT}")
     return sampling.by_subject(asked, data.test_fraction, data.validation_fraction, seed)
@@ -109,8 +109,7 @@ def _shots(asked: Asked, lot: np.ndarray, chosen: Sequence[Subtask], files: Mapp
         path = files[subtask.folder]
         finding = None if subtask.bit is None else FINDINGS[len(FINDINGS) - 1 - subtask.bit]
         sample = labels.shots(path, subtask, finding, k, seed)
-        minutes = asked.time[rows].astype("datetime64[m]").astype(np.int64).tolist()
-        keys = zip(asked.split[rows].tolist(), asked.subject[rows].tolist(), minutes, strict=True)
+        keys = zip(asked.split[rows].tolist(), asked.subject[rows].tolist(), labels.minutes(asked.time[rows]), strict=True)
         mine = np.array([(subject, minute) in sample[SPLITS[split]] for split, subject, minute in keys], dtype=bool)
         if not mine.any():
             raise DataError(

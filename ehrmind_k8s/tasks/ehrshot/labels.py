@@ -58,9 +58,9 @@ def find(source: Path) -> dict[str, Path]:
     for path in sorted(source.rglob(CSV_NAME)):
         _add(found, path.parent.name, path, source)
     for path in sorted(p for p in source.rglob("*.parquet") if _is_labels(p)):
-        folder = path.parent.name != "labels" and "labels" in (p.name for p in path.parents)
-        name = path.relative_to(next(p for p in path.parents if p.name == "labels")).parts[0] if folder else path.stem
-        _add(found, name, path.parent if folder else path, source)
+        parts = path.relative_to(source).parts
+        below = parts[parts.index("labels") + 1 :] if "labels" in parts[:-1] else parts[-1:]
+        _add(found, below[0].removesuffix(".parquet"), path.parent if len(below) > 1 else path, source)
     return found
 
 
@@ -106,15 +106,17 @@ def shots(path: Path, subtask: Subtask, finding: str | None, k: int, replicate: 
         sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
         raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes}")
     replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
-    sample, found = replicates[replicate % len(replicates)], {}
-    for split, word in (("train", "train"), ("validation", "val")):
+    sample = replicates[replicate % len(replicates)]
+    words: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "val"))
+    found: dict[Split, set[tuple[int, int]]] = {}
+    for split, word in words:
         try:
             subjects, times = sample[f"patient_ids_{word}_k"], sample[f"label_times_{word}_k"]
         except (KeyError, TypeError):
             raise DataError(f"{_name(path)}: a sample of {k} lacks patient_ids_{word}_k or label_times_{word}_k") from None
-        minutes = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
-        found[split] = set(zip(map(int, subjects), minutes.astype(np.int64).tolist(), strict=True))
-    return found  # type: ignore[return-value]
+        at = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
+        found[split] = set(zip(map(int, subjects), minutes(at), strict=True))
+    return found
 
 
 def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
@@ -129,9 +131,10 @@ def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
     return found
 
 
-def minute(time: np.datetime64) -> int:
+def minutes(time: np.ndarray) -> list[int]:
     """Minutes since 1970, the resolution at which labels are told apart."""
-    return int(time.astype("datetime64[m]").astype(np.int64))
+    found: list[int] = time.astype("datetime64[m]").astype(np.int64).tolist()
+    return found
 
 
 def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
@@ -146,7 +149,7 @@ def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
                 raise DataError(f"{_name(path)}: line {number} is not {{subject, prediction_time, subtask, text}} ({type(error).__name__})") from None
             if not isinstance(text, str):
                 raise DataError(f"{_name(path)}: line {number}: text is {type(text).__name__}, expected a text")
-            yield number, (subject, int(_minutes(pa.array([time]), path, "prediction_time", number)[0].astype(np.int64)), subtask), text
+            yield number, (subject, minutes(_minutes(pa.array([time]), path, "prediction_time", number))[0], subtask), text
 
 
 def _is_labels(path: Path) -> bool:
@@ -191,7 +194,8 @@ def _values(column: pa.ChunkedArray, path: Path, kinds: set[str]) -> np.ndarray:
         row = int(np.flatnonzero(np.isin(codes, wrong))[0]) + 1
         kind = "True or False" if kinds == {"boolean"} else "True, False or a whole number"
         raise DataError(f"{_name(path)}: row {row}: column value is not {kind}")
-    return np.array([known[text] for text in texts], dtype=np.int64)[codes]
+    found: np.ndarray = np.array([known[text] for text in texts], dtype=np.int64)[codes]
+    return found
 
 
 def _integer(text: str, boolean: bool) -> int | None:
@@ -236,7 +240,8 @@ def joined(parts: Sequence[Labels]) -> Labels:
 
 def _whole(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
     try:
-        return column.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+        found: np.ndarray = column.cast(pa.int64()).to_numpy()
+        return found
     except pa.ArrowInvalid:
         right = pc.match_substring_regex(column, r"^-?[0-9]{1,18}$")
         raise DataError(f"{_name(path)}: row {_first(right)}: column {name} is not a whole number") from None

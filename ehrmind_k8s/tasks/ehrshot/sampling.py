@@ -51,14 +51,22 @@ def join(found: Collection[Labels]) -> Asked:
     return Asked(subject, time, value, subtask, np.full(len(subtask), -1))
 
 
-def canonical(asked: Asked, splits: Mapping[int, str]) -> Asked:
-    """The source's own split; -1 stays where it does not name the subject. Raises DataError for a split it calls by an unknown name."""
+def canonical(asked: Asked, splits: Mapping[int, str], validation_fraction: float, seed: int) -> Asked:
+    """The source's own split; -1 stays where it does not name the subject. Where it has no validation, that share of train is taken by lot.
+
+    Raises DataError for a split that it calls by an unknown name.
+    """
     unknown = sorted(set(splits.values()) - set(WORDS))
     if unknown:
         raise DataError(f"the source's split file names the split {unknown[0]!r}; expected {', '.join(WORDS)}")
     subjects, place = np.unique(asked.subject, return_inverse=True)
     codes = [SPLITS.index(WORDS[splits[s]]) if s in splits else -1 for s in subjects.tolist()]
-    return replace(asked, split=np.array(codes, dtype=np.int64)[place])
+    found = np.array(codes, dtype=np.int64)
+    if not (found == VALIDATION).any():
+        train = np.flatnonzero(found == TRAIN)
+        lot = np.argsort(_mixed(subjects[train].astype(np.uint64) + np.uint64(_salt(seed, "split"))), kind="stable")
+        found[train[lot[: round(validation_fraction * len(train))]]] = VALIDATION
+    return replace(asked, split=found[place])
 
 
 def by_subject(asked: Asked, test_fraction: float, validation_fraction: float, seed: int) -> Asked:
