@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns
+from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
 
 NEEDED = ("subject_id", "time", "code")
@@ -64,9 +64,7 @@ def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
     """Descriptions in metadata/codes.parquet, or of an OMOP CONCEPT table put beside the data."""
-    from ehrmind_k8s.tasks.ehrshot import omop
-
-    found = omop.described(source, files, codes)
+    found = concepts.described(source, codes)
     for path in sorted(source.rglob("codes.parquet")) if source.is_dir() else ():
         table = pq.read_table(path)
         if {"code", "description"} <= set(table.column_names):

@@ -9,19 +9,19 @@ or a label of that morning would see the afternoon. A code is the concept's `VOC
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns
+from ehrmind_k8s.tasks.ehrshot import columns, concepts, original
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
+from ehrmind_k8s.tasks.ehrshot.concepts import Concepts
 from ehrmind_k8s.tasks.ehrshot.timeline import NAT, TABLES
 
 
@@ -47,14 +47,9 @@ CLINICAL: Mapping[str, Table] = {
     "death": Table("death", "cause_concept_id", "", "cause"),
 }
 PERSON = "person"
-# Concepts that everything else here hangs on, for sources without CONCEPT (OHDSI Athena, standard concepts of Gender and Visit).
-STANDARD: Mapping[int, str] = {8507: "Gender/M", 8532: "Gender/F", 9201: "Visit/IP", 9202: "Visit/OP", 9203: "Visit/ER", 262: "Visit/ERIP"}
 PERSON_CONCEPTS = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id")
 BIRTH = "MEDS_BIRTH"
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".parquet")
 ROW_BYTES = 100
-BATCH_ROWS = 200_000
-BLOCK_BYTES = 16 << 20
 _SHARD = re.compile(r"[-_.]?(?:part)?[-_.]?[0-9]+(?:-of-[0-9]+)?$")
 _MIDNIGHT = np.timedelta64(0, "s")
 _LAST_SECOND = np.timedelta64(86399, "s")
@@ -75,74 +70,39 @@ def rows(files: Mapping[str, Path]) -> int:
 
 def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events]:
     """All events. Raises DataError naming file and column."""
-    concepts = _Concepts(_root(files), _used(files))
+    vocabulary = Concepts(_root(files), _used(files))
     for name, path in files.items():
         table = _table(path, _root(files))
-        for batch in _batches(path, None):
-            made = _people(batch, concepts, name) if table == PERSON else [_events(batch, table, concepts, name, warnings)]
+        for batch in concepts.batches(path, None):
+            made = _people(batch, vocabulary, name) if table == PERSON else [_events(batch, table, vocabulary, name, warnings)]
             yield from made
 
 
 def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
     """OMOP has no splits; EHRSHOT's own file may lie beside the tables."""
-    from ehrmind_k8s.tasks.ehrshot import original
-
     return original.splits(source)
 
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
-    """Code -> concept name, for the codes that occur; empty where the source has no CONCEPT."""
-    found: dict[str, str] = {}
-    for path in _concept_files(source):
-        for batch in _batches(path, ("vocabulary_id", "concept_code", "concept_name")):
-            made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/")
-            kept = pc.is_in(made, value_set=pa.array(sorted(codes), pa.string()))
-            found |= dict(zip(made.filter(kept).to_pylist(), batch["concept_name"].filter(kept).to_pylist(), strict=True))
-    return {code: text for code, text in found.items() if text}
+    """Code -> concept name."""
+    return concepts.described(source, codes)
 
 
-class _Concepts:
-    """Code of each concept that occurs, by a lookup in sorted ids."""
-
-    def __init__(self, source: Path, used: np.ndarray) -> None:
-        ids, codes = [np.array([*STANDARD], dtype=np.int64)], [pa.array([*STANDARD.values()], pa.string())]
-        wanted = pa.array(used)
-        for path in _concept_files(source):
-            for batch in _batches(path, ("concept_id", "vocabulary_id", "concept_code")):
-                concept = _integers(batch["concept_id"], path.name, "concept_id")
-                kept = pc.is_in(pa.array(concept), value_set=wanted)
-                ids.append(concept[kept.to_numpy(zero_copy_only=False)])
-                codes.append(pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").filter(kept))
-        found = np.concatenate(ids)
-        order = np.argsort(found, kind="stable")
-        self._ids, self._codes = found[order], pa.concat_arrays(codes).take(pa.array(order))
-
-    def codes(self, concept: np.ndarray) -> pa.Array:
-        """`VOCABULARY/code` of each concept id, `OMOP/<id>` for one that CONCEPT lacks, null for 0 (no concept)."""
-        place = np.searchsorted(self._ids, concept)
-        known = (place < len(self._ids)) & (concept > 0)
-        known[known] = self._ids[place[known]] == concept[known]
-        named = self._codes.take(pa.array(np.where(known, place, 0)))
-        bare = pc.binary_join_element_wise(pa.scalar("OMOP"), pa.array(concept).cast(pa.string()), "/")
-        none = pa.scalar(None, pa.string())
-        return pc.if_else(pa.array(known), named, pc.if_else(pa.array(concept > 0), bare, none))
-
-
-def _people(batch: Mapping[str, pa.Array], concepts: _Concepts, name: str) -> Iterator[Events]:
+def _people(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str) -> Iterator[Events]:
     """Birth, then sex, race and ethnicity as facts without a time."""
-    subject = _integers(batch["person_id"], name, "person_id")
+    subject = concepts.integers(batch["person_id"], name, "person_id")
     yield _plain(subject, _births(batch, name), pa.array([BIRTH] * len(subject), pa.string()))
     for column in PERSON_CONCEPTS:
         if column in batch:
-            codes = concepts.codes(_integers(batch[column], name, column))
+            codes = vocabulary.codes(concepts.integers(batch[column], name, column))
             yield _plain(subject, np.full(len(subject), NAT), codes)
 
 
 def _births(batch: Mapping[str, pa.Array], name: str) -> np.ndarray:
     """birth_datetime, else the date of birth, with the middle of the year or month where a part is missing."""
-    year = _integers(batch["year_of_birth"], name, "year_of_birth", missing=-1)
-    month = _integers(batch.get("month_of_birth"), name, "month_of_birth", missing=7, size=len(year))
-    day = _integers(batch.get("day_of_birth"), name, "day_of_birth", missing=1, size=len(year))
+    year = concepts.integers(batch["year_of_birth"], name, "year_of_birth", missing=-1)
+    month = concepts.integers(batch.get("month_of_birth"), name, "month_of_birth", missing=7, size=len(year))
+    day = concepts.integers(batch.get("day_of_birth"), name, "day_of_birth", missing=1, size=len(year))
     if bad := int(((year < 1850) | (month < 1) | (month > 12) | (day < 1) | (day > 31)).sum()):
         raise DataError(f"{name}: {bad} persons have no date of birth that a calendar has (year_of_birth, month_of_birth, day_of_birth)")
     months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
@@ -155,43 +115,43 @@ def _plain(subject: np.ndarray, time: np.ndarray, code: pa.Array) -> Events:
     return Events(subject, time, np.full(size, NAT), code, np.full(size, np.nan), none, none, np.full(size, -1), table)
 
 
-def _events(batch: Mapping[str, pa.Array], table: str, concepts: _Concepts, name: str, warnings: Counter[str]) -> Events:
+def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, name: str, warnings: Counter[str]) -> Events:
     layout = CLINICAL[table]
-    subject = _integers(_needed(batch, "person_id", name), name, "person_id")
+    subject = concepts.integers(_needed(batch, "person_id", name), name, "person_id")
     size, none = len(subject), pa.nulls(len(subject), pa.string())
-    concept = _integers(batch.get(layout.concept), name, layout.concept, missing=0, size=size)
-    own = _integers(batch.get(f"{layout.source}_source_concept_id"), name, f"{layout.source}_source_concept_id", missing=0, size=size)
-    code = concepts.codes(np.where(concept > 0, concept, own))
+    concept = concepts.integers(batch.get(layout.concept), name, layout.concept, missing=0, size=size)
+    own = concepts.integers(batch.get(f"{layout.source}_source_concept_id"), name, f"{layout.source}_source_concept_id", missing=0, size=size)
+    code = vocabulary.codes(np.where(concept > 0, concept, own))
     written = pc.binary_join_element_wise(pa.scalar("SOURCE"), _texts(batch.get(f"{layout.source}_source_value"), size), "/")
     code = pa.array(["MEDS_DEATH"] * size, pa.string()) if table == "death" else pc.coalesce(code, written)
-    value, text = _values(batch, concepts, name, size)
+    value, text = _values(batch, vocabulary, name, size)
     warnings["values_that_are_text"] += size - text.null_count
     unit = _texts(batch.get("unit_source_value"), size)
     if "unit_concept_id" in batch:
-        unit = pc.coalesce(unit, _unit_codes(concepts, batch, name))
+        unit = pc.coalesce(unit, _unit_codes(vocabulary, batch, name))
     time, end = _known(batch, layout.start, name, size, warnings), np.full(size, NAT)
     if layout.end:
         end = _known(batch, layout.end, name, size, Counter())
     if missing := int(np.isnat(time).sum()):
         raise DataError(f"{name}: {missing} rows of a part have no {layout.start}_date; every event has one")
-    visit = _integers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", missing=-1, size=size)
+    visit = concepts.integers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", missing=-1, size=size)
     return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, np.full(size, TABLES.index(table), dtype=np.int8))
 
 
-def _values(batch: Mapping[str, pa.Array], concepts: _Concepts, name: str, size: int) -> tuple[np.ndarray, pa.Array]:
+def _values(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str, size: int) -> tuple[np.ndarray, pa.Array]:
     """Number and text of each event. A number column may hold text (counted, not refused); a coded result is a text."""
     value, text = columns.numbers(_texts(batch.get("value_as_number"), size))
     for column in ("value_as_string", "value_source_value"):
         text = pc.coalesce(text, _texts(batch.get(column), size))
     if "value_as_concept_id" in batch:
-        text = pc.coalesce(text, concepts.codes(_integers(batch["value_as_concept_id"], name, "value_as_concept_id", missing=0)))
+        text = pc.coalesce(text, vocabulary.codes(concepts.integers(batch["value_as_concept_id"], name, "value_as_concept_id", missing=0)))
     numeric = pa.array(~np.isnan(value))
     return value, pc.if_else(numeric, pa.scalar(None, pa.string()), text)
 
 
-def _unit_codes(concepts: _Concepts, batch: Mapping[str, pa.Array], name: str) -> pa.Array:
+def _unit_codes(vocabulary: Concepts, batch: Mapping[str, pa.Array], name: str) -> pa.Array:
     """The unit as UCUM writes it."""
-    codes = concepts.codes(_integers(batch["unit_concept_id"], name, "unit_concept_id", missing=0))
+    codes = vocabulary.codes(concepts.integers(batch["unit_concept_id"], name, "unit_concept_id", missing=0))
     return pc.if_else(pc.starts_with(codes, "UCUM/"), pc.utf8_slice_codeunits(codes, 5), pa.scalar(None, pa.string()))
 
 
@@ -219,22 +179,6 @@ def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndar
     return columns.seconds(column)
 
 
-def _integers(column: pa.Array | None, name: str, field: str, missing: int | None = None, size: int = 0) -> np.ndarray:
-    """Whole numbers; `missing` where there are none. Raises DataError naming the column."""
-    if column is None:
-        if missing is None:
-            raise DataError(f"{name}: no column {field}")
-        return np.full(size, missing, dtype=np.int64)
-    if column.null_count and missing is None:
-        raise DataError(f"{name}: column {field} is empty in {column.null_count} rows of a part")
-    try:
-        whole = column.cast(pa.float64()).cast(pa.int64()) if pa.types.is_string(column.type) else column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        raise DataError(f"{name}: column {field} holds something else than whole numbers") from None
-    found: np.ndarray = pc.fill_null(whole, missing or 0).to_numpy(zero_copy_only=False)
-    return found
-
-
 def _texts(column: pa.Array | None, size: int) -> pa.Array:
     """A column as texts, blank ones null."""
     if column is None:
@@ -253,43 +197,11 @@ def _used(files: Mapping[str, Path]) -> np.ndarray:
     """Every concept id that occurs, so that only their rows of CONCEPT (millions) are kept."""
     used: set[int] = {0}
     for path in files.values():
-        names = [n for n in _column_names(path) if n.lower().endswith("concept_id") and not n.lower().endswith("type_concept_id")]
-        for batch in _batches(path, [n.lower() for n in names]):
+        names = [n for n in concepts.column_names(path) if n.lower().endswith("concept_id") and not n.lower().endswith("type_concept_id")]
+        for batch in concepts.batches(path, [n.lower() for n in names]):
             for field, column in batch.items():
-                used |= set(np.unique(_integers(column, path.name, field, missing=0)).tolist())
+                used |= set(np.unique(concepts.integers(column, path.name, field, missing=0)).tolist())
     return np.array(sorted(used), dtype=np.int64)
-
-
-def _batches(path: Path, wanted: Sequence[str] | None) -> Iterator[dict[str, pa.Array]]:
-    """Columns (all, or `wanted`) by lower-case name, batch by batch; those of CSV are texts. Raises DataError."""
-    names = {n.lower(): n for n in _column_names(path)}
-    chosen = [names[w] for w in wanted if w in names] if wanted is not None else list(names.values())
-    if not chosen:
-        return
-    lower = {name: low for low, name in names.items()}
-    try:
-        if path.suffix == ".parquet":
-            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=chosen):
-                yield {lower[n]: batch[n] for n in batch.schema.names}
-            return
-        delimiter = _delimiter(path)
-        parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False if delimiter == "\t" else '"', newlines_in_values=delimiter == ",")
-        convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(chosen, pa.string()), include_columns=chosen, strings_can_be_null=True)
-        read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
-        with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
-            for batch in reader:
-                yield {lower[n]: batch[n] for n in batch.schema.names}
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name}: {columns.problem(str(error), list(names.values()), {})}") from None
-
-
-def _column_names(path: Path) -> list[str]:
-    return list(pq.read_schema(path).names) if path.suffix == ".parquet" else columns.header(path, _delimiter(path))
-
-
-def _delimiter(path: Path) -> str:
-    """Athena's vocabularies have tabs, whatever their files are called."""
-    return "\t" if len(columns.header(path, "\t")) > 1 else ","
 
 
 def _csv_bytes(path: Path) -> int:
@@ -299,7 +211,7 @@ def _csv_bytes(path: Path) -> int:
 def _table(path: Path, source: Path) -> str:
     """Which table a file belongs to: its name, or the folder of its shard. "" for a file of another kind."""
     name = path.name.lower()
-    suffix = next((s for s in SUFFIXES if name.endswith(s)), "")
+    suffix = next((s for s in concepts.SUFFIXES if name.endswith(s)), "")
     if not suffix:
         return ""
     known = (PERSON, *CLINICAL)
@@ -311,11 +223,3 @@ def _root(files: Mapping[str, Path]) -> Path:
     """The source's folder, from a file and its name in it."""
     name, path = next(iter(files.items()))
     return path.parents[name.count("/")]
-
-
-def _concept_files(source: Path) -> list[Path]:
-    if not source.is_dir():
-        return []
-    found = [p for p in sorted(source.rglob("*")) if p.is_file() and p.name.lower().split(".")[0] == "concept" and p.name.lower().endswith(SUFFIXES)]
-    shards = [p for p in sorted(source.rglob("*")) if p.is_file() and p.parent.name.lower() == "concept" and p.name.lower().endswith(SUFFIXES)]
-    return found or shards

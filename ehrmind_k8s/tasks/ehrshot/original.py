@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns
+from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
 
 NAME = "ehrshot.csv"
@@ -74,9 +74,7 @@ def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
     """Descriptions of codes: the release has none, an OMOP CONCEPT table put beside it has."""
-    from ehrmind_k8s.tasks.ehrshot import omop
-
-    return omop.described(source, files, codes)
+    return concepts.described(source, codes)
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
