@@ -52,16 +52,16 @@ def base_stage(spec: RunSpec) -> str:
     return "diagnose" if spec.diagnosed else "sft"
 
 
-def serving_from(steps: Sequence["Step"], ahead: int = 1) -> int | None:
+def serving_from(steps: Sequence["Step"]) -> int | None:
     """Index of the step from which on rollout servers run, None where no step wants any.
 
-    `ahead` of the first that wants them, since vLLM takes minutes to start; but not before prepare is done, whose model they load.
+    One ahead of the first that wants them, since vLLM takes minutes to start; but not before prepare is done, whose model they load.
     """
     first = next((i for i, step in enumerate(steps) if step.wants_rollout), None)
     if first is None:
         return None
     begun = 1 if steps[0].stage == "prepare" else 0
-    return max(first - ahead, min(first, begun))
+    return min(first, max(first - 1, begun))
 
 
 def build(spec: RunSpec, run_uri: str) -> tuple[Step, ...]:

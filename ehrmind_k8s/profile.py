@@ -114,6 +114,9 @@ class Profile(_Section):
     allowed_namespaces: tuple[str, ...] = Field((), description="Namespaces that may use this profile; empty means all.")
     images: Images = Field(default_factory=Images, description="Container images.")
     s3: S3 = Field(default_factory=S3, description="The object store as pods reach it.")
+    teacher_secret: ObjectName | None = Field(
+        None, description="Secret of the run's namespace whose entry `key` the teacher of a document asks for (sft.teacher). None: it asks for none."
+    )
     service_account: ObjectName = Field("default", description="ServiceAccount of the run's namespace for its pods; no token is mounted.")
     trainer: Trainer = Field(default_factory=Trainer, description="How training pods are made.")
     resources: dict[Role, Resources] = Field(
@@ -133,7 +136,8 @@ class Profile(_Section):
         default_factory=dict, description="Further environment of every container, such as proxies; not what the operator sets itself. Never secrets."
     )
     egress: tuple[Cidr, ...] = Field(
-        (), description="CIDRs that pods may reach besides DNS, their own run and the S3 endpoint; empty keeps everything else closed."
+        (), description="CIDRs that pods may reach besides DNS, their own run, the S3 endpoint and a teacher on the cluster's networks; empty keeps"
+        " everything else closed, a public teacher (sft.teacher.external) too."
     )
     pod_labels: dict[str, str] = Field(default_factory=dict, description="Further labels of every pod; not what selects pods or queues.")
     pod_annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of every pod.")

@@ -41,6 +41,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.sft.tracesFile",
         "sft.tracesFile is s3://bucket/prefix",
     ),
+    "traces above their prefix": (
+        an_object({"sft": {"traces": "file", "tracesFile": "s3://bucket/../t"}}),
+        "spec.sft.tracesFile",
+        "no part `.` or `..`",
+    ),
     "a teacher without an address": (
         an_object({"sft": {"traces": "teacher", "teacher": {"model": "m"}}}),
         "spec.sft.teacher",

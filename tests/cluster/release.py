@@ -11,7 +11,7 @@ CHART = Path(__file__).parents[2] / "helm" / "ehrmind"
 SYSTEM = "ehrmind-system"
 SECRET = "ehrmind-s3"
 # Every pod of a run asks for little: two vLLM servers, a trainer and the control plane share two cores in CI.
-ROLES = ("prepare", "sft", "rlvr", "evaluate", "rollout")
+ROLES = ("prepare", "diagnose", "sft", "rlvr", "evaluate", "rollout")
 
 _installed: list[Cluster] = []
 

@@ -39,7 +39,7 @@ def test_a_profile_says_what_it_was_told() -> None:
         ("resources: {sft: {limitz: {}}}", "resources.sft.limitz: unknown key; did you mean 'limits'?"),
         ("tolerations: [{ky: a}]", "tolerations.0.ky: unknown key; did you mean 'key'?"),
         ("host_network: true", "host_network: unknown key"),
-        ("resources: {stf: {}}", "found 'stf': Input should be 'prepare', 'sft'"),
+        ("resources: {stf: {}}", "found 'stf': Input should be 'prepare', 'diagnose'"),
         ("resources: {sft: {limits: {memory: 64GB}}}", "resources.sft.limits.memory: found '64GB'"),
         ("resources: {sft: {limits: {cpu: true}}}", "resources.sft.limits.cpu: found True"),
         ("resources: {sft: {limits: {nvidia.com/gpu: 1}}}", "resources.sft names nvidia.com/gpu; its GPUs are counted in trainer.gpus"),

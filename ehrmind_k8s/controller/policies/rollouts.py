@@ -39,12 +39,14 @@ def _has_pods(current: State) -> bool:
 
 def _when(current: State, case: Case) -> Literal["never", "later", "now", "over"]:
     """Whether the stages that are done have come to those that want servers."""
-    first = plan.serving_from(case.steps, ahead=0 if placement.together(case) else 1)
+    first = plan.serving_from(case.steps)
     if first is None:
         return "never"
     at = next((i for i, step in enumerate(case.steps) if not current.stage(step.stage).done), len(case.steps))
-    wanted = any(step.wants_rollout for step in case.steps[at:])
-    return "later" if at < first else "now" if wanted else "over"
+    if not any(step.wants_rollout for step in case.steps[at:]):
+        return "over"
+    begun = case.steps[at].wants_rollout if placement.together(case) else at >= first
+    return "now" if begun else "later"
 
 
 def count(current: State, case: Case, snapshot: Snapshot) -> Servers:

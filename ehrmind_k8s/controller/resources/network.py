@@ -2,14 +2,17 @@
 
     all pods                     ->  DNS, the S3 endpoint, the profile's `egress`
     stages that sample           ->  rollout servers, port 8000
+    diagnose                     ->  a teacher on the cluster's networks (sft.teacher)
     training pods of one run    <->  each other: rendezvous and collectives choose their ports
     the operator                 ->  stages, port 9400
 
 A NetworkPolicy names addresses and pods, not hosts. So an endpoint that is an address, or a Service of the cluster, is opened as such; one
-with a public name opens its port to every address.
+with a public name opens its port to every address. A teacher is sent records, so its port is opened to private addresses alone: whether they
+may go to a public one is for the cluster's owners to say, too, with `egress`.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +29,7 @@ NAMESPACE = "kubernetes.io/metadata.name"  # a label that the API server puts on
 # DNS in any namespace, and node-local caches. OpenShift's listens on 5353.
 DNS_PEERS = [{"namespaceSelector": {}}, {"ipBlock": {"cidr": "169.254.0.0/16"}}]
 DNS_PORTS = (53, 5353)
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")  # RFC 1918, 6598, 4193
 
 
 def render(run: Run, profile: Profile, operator_namespace: str | None = None, operator: bool = True) -> list[Object]:
@@ -44,6 +48,8 @@ def render(run: Run, profile: Profile, operator_namespace: str | None = None, op
         _policy(run, "sampling", samplers, egress=[{"to": [{"podSelector": rollouts}], "ports": [_tcp(ROLLOUT_PORT)]}]),
         _policy(run, "training", trainers, ingress=[{"from": [{"podSelector": trainers}]}], egress=[{"to": [{"podSelector": trainers}]}]),
     ]
+    if run.spec.sft.traces == "teacher":
+        policies.append(_policy(run, "teacher", _roles(run, "diagnose"), egress=_host(run.spec.sft.teacher.url or "", PRIVATE)))
     if operator:
         policies.append(_policy(run, "progress", stages, ingress=[{"from": [asker], "ports": [_tcp(PROGRESS_PORT)]}]))
     return policies
@@ -80,10 +86,17 @@ def _further(profile: Profile) -> list[Object]:
 
 def _store(profile: Profile) -> list[Object]:
     """The way to the S3 endpoint."""
-    url = urlsplit(profile.s3.endpoint_url or "https://")
+    return _host(profile.s3.endpoint_url or "https://")
+
+
+def _host(uri: str, named: Sequence[str] = ()) -> list[Object]:
+    """The way to the host of a URL. A name that is no Service may have any address, or one in the networks `named`."""
+    url = urlsplit(uri)
     host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
     try:
         address = ipaddress.ip_address(host)
+        if named and address.is_global:
+            return []
         return [{"to": [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}], "ports": [_tcp(port)]}]
     except ValueError:
         pass
@@ -93,4 +106,4 @@ def _store(profile: Profile) -> list[Object]:
         return [{"to": [{"namespaceSelector": _namespace(labels[1])}]}]
     if host and len(labels) == 1:
         return [{"to": [{"podSelector": {}}]}]
-    return [{"ports": [_tcp(port)]}]
+    return [{**({"to": [{"ipBlock": {"cidr": cidr}} for cidr in named]} if named else {}), "ports": [_tcp(port)]}]

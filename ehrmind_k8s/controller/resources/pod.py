@@ -47,7 +47,7 @@ def template(
         "image": image,
         "imagePullPolicy": profile.images.pull_policy,
         "command": list(command),
-        "env": _listed({**_common(profile), "OMP_NUM_THREADS": str(threads(wanted, processes)), **env, **profile.env}),
+        "env": _listed({**_common(profile), **_teacher(profile, role), "OMP_NUM_THREADS": str(threads(wanted, processes)), **env, **profile.env}),
         "ports": [{"name": "progress" if port == PROGRESS_PORT else "http", "containerPort": port, "protocol": "TCP"}],
         **more,
         "resources": _resources(wanted, {profile.gpu_resource: str(gpus)} if gpus else {}),
@@ -128,6 +128,12 @@ def _common(profile: Profile) -> dict[str, Any]:
         "DO_NOT_TRACK": "1",
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _teacher(profile: Profile, role: Role) -> dict[str, Any]:
+    """The teacher's key, for the stage that asks it."""
+    key = _secret(profile.teacher_secret, "key")
+    return {"EHRMIND_TEACHER_KEY": key} if key and role == "diagnose" else {}
 
 
 def _secret(name: str | None, key: str) -> Object | None:

@@ -18,9 +18,9 @@ def test_every_exit_code_is_an_error_of_its_class(code: int, raised: type[Ehrmin
 @pytest.mark.parametrize(
     ("engine", "cores", "threads"),
     [
-        ("vllm", 8, {"prepare": 8, "sft": 8, "rlvr": 4, "evaluate": 4}),
-        ("vllm", 1, {"prepare": 1, "sft": 1, "rlvr": 1, "evaluate": 1}),
-        ("transformers", 8, {"prepare": 8, "sft": 8, "rlvr": 8, "evaluate": 8}),
+        ("vllm", 8, {"prepare": 8, "diagnose": 4, "sft": 8, "rlvr": 4, "evaluate": 4}),
+        ("vllm", 1, {"prepare": 1, "diagnose": 1, "sft": 1, "rlvr": 1, "evaluate": 1}),
+        ("transformers", 8, {"prepare": 8, "diagnose": 8, "sft": 8, "rlvr": 8, "evaluate": 8}),
     ],
 )
 def test_only_stages_that_servers_sample_for_leave_them_half_of_the_cores(

@@ -46,7 +46,7 @@ def test_every_part_is_picked_by_the_label_that_its_comment_names(ehrmind, docum
     out = ehrmind("plan", str(document), "--manifests", "--store", "s3://research/runs")[1]
     parts = [part for part in out.split("\n\n# ")[1:] if "---" in part]
     assert [o["metadata"]["labels"]["ehrmind.dev/role"] for part in parts for o in yaml.safe_load_all(part.partition("---")[2])][5:] == [
-        *("prepare", "sft", "rollout", "rollout", "rollout", "rlvr", "evaluate")
+        *("prepare", "rollout", "rollout", "rollout", "diagnose", "sft", "rlvr", "evaluate")
     ]
     for part in parts:
         roles = {o["metadata"]["labels"]["ehrmind.dev/role"] for o in yaml.safe_load_all(part.partition("---")[2])}

@@ -38,7 +38,7 @@ def test_the_first_look_takes_the_run_on_and_begins_it() -> None:
 
 def test_stages_follow_each_other_with_an_event_each() -> None:
     run = a_run().end()
-    each = [word for _ in range(4) for word in ("StageStarted", "StageSucceeded")]
+    each = [word for _ in range(5) for word in ("StageStarted", "StageSucceeded")]
     assert run.events == ["Accepted", *each, "Completed"]
     assert (run.state, run.message) == ("succeeded", "Succeeded: accuracy 0.95 (rlvr)")
     assert run.world.status["score"] == 0.95
@@ -55,6 +55,10 @@ def test_what_a_run_says_while_it_works() -> None:
         "Preparing data step 0/3",
         "Preparing data step 1/3",
         "Preparing data step 2/3",
+        "Diagnosing: waiting for its pod to start",
+        "Diagnosing step 0/3, 2/2 rollouts",
+        "Diagnosing step 1/3, 2/2 rollouts",
+        "Diagnosing step 2/3, 2/2 rollouts",
         "SFT: waiting for its pod to start",
         "SFT step 0/3, loss 3.2",
         "SFT step 1/3, loss 3.2",
@@ -71,12 +75,12 @@ def test_what_a_run_says_while_it_works() -> None:
     ]
 
 
-def test_rollout_servers_live_from_the_stage_before_they_are_needed_to_the_last() -> None:
+def test_rollout_servers_live_from_the_first_stage_that_samples_to_the_last() -> None:
     run, there = a_run(), {}
     while run.state != "succeeded":
         run.go()
         there[run.world.status["stage"]] = bool(run.names("Deployment"))
-    assert there == {"prepare": False, "sft": True, "rlvr": True, "evaluate": False}  # gone with the end of evaluate
+    assert there == {"prepare": False, "diagnose": True, "sft": True, "rlvr": True, "evaluate": False}  # gone with the end of evaluate
     run = a_run().until("evaluate")
     assert run.names("Deployment", "Service", "PodDisruptionBudget") == ["demo-rollout"] * 3
 
@@ -84,10 +88,10 @@ def test_rollout_servers_live_from_the_stage_before_they_are_needed_to_the_last(
 def test_in_a_queue_the_rollout_servers_are_inside_the_training_job() -> None:
     served = frozenset({"PyTorchJob", "TrainJob", "Workload"})
     run = a_run(profile=Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",), queue="team"), served=served).until("sft")
-    assert run.world.status["rollout"]["replicas"] == 0, "nothing is started ahead of need"
+    assert run.world.status["rollout"]["replicas"] == 0, "those of diagnose are gone with it, and nothing is started ahead of need"
     run.until("rlvr")
     assert (run.names("Deployment"), run.world.status["rollout"]["replicas"]) == ([], 2)
-    assert run.names("TrainJob", "TrainingRuntime") == ["demo-rlvr-1", "demo-rlvr-1", "demo-sft-1", "demo-sft-1"]
+    assert run.names("TrainJob", "TrainingRuntime") == [f"demo-{stage}-1" for stage in ("diagnose", "rlvr", "sft") for _ in range(2)]
     assert run.condition("Admitted") == ("True", "Admitted")
 
 
@@ -253,9 +257,9 @@ def test_a_preempted_job_of_a_queue_begins_anew_without_a_retry() -> None:
     run = a_run(profile=profile, served=served).until("sft")
     run.world.preempt()
     run.go(1)
-    assert (run.stage("sft")["reason"], run.stage("sft")["retries"], run.names("TrainJob")) == ("Preempted", 0, [])
+    assert (run.stage("sft")["reason"], run.stage("sft")["retries"], run.names("TrainJob")) == ("Preempted", 0, ["demo-diagnose-1"])
     run.until("sft")
-    assert run.names("TrainJob") == ["demo-sft-2"]
+    assert run.names("TrainJob") == ["demo-diagnose-1", "demo-sft-2"]
 
 
 # What is missing or in the way
@@ -375,21 +379,21 @@ def test_a_status_that_was_lost_is_found_again_from_the_children() -> None:
     assert run.world.run
     run.world.put({**run.world.run, "status": {}})
     run.go(1)
-    assert [(s["state"], s["attempt"]) for s in run.world.status["stages"]] == [("succeeded", 1), ("succeeded", 1), ("running", 1), ("pending", 0)]
+    assert [(s["state"], s["attempt"]) for s in run.world.status["stages"]] == [*[("succeeded", 1)] * 3, ("running", 1), ("pending", 0)]
     assert run.end().state == "succeeded"
-    assert len(run.world.made) == 4
+    assert len(run.world.made) == 5
 
 
 def test_a_child_that_an_old_copy_of_the_run_knows_nothing_of_is_left_alone() -> None:
     run = a_run().until("prepare")
-    old = run.operator.snapshot()
+    old, then = run.operator.snapshot(), run.world.time
     run.until("sft")
     new = run.operator.snapshot()
     assert old and new
     prepare = next(c for c in old.children if c.stage == "prepare")
-    children = tuple(prepare if c.stage == "prepare" else c for c in new.children)
+    children = tuple(prepare if c.stage == "prepare" else c for c in new.children if c.stage != "diagnose")
     mixed = replace(old, children=children)  # the caches of runs, pods and Jobs are late, those of PyTorchJobs and Deployments are not
-    assert reconcile(mixed, run.world.time).deletes == ()
+    assert reconcile(mixed, then).deletes == ()
 
 
 def test_only_the_newest_attempts_keep_their_objects() -> None:

@@ -34,7 +34,7 @@ profiles = st.fixed_dictionaries(
         "images": st.fixed_dictionaries({"pull_secrets": st.lists(object_names, max_size=2, unique=True)}),
         "trainer": st.fixed_dictionaries({"nodes": st.integers(1, 64), "gpus": st.integers(0, 16)}),
         "rollout_gpus": st.integers(0, 16),
-        "resources": st.dictionaries(st.sampled_from(["prepare", "sft", "rlvr", "evaluate", "rollout"]), resources),
+        "resources": st.dictionaries(st.sampled_from(["prepare", "diagnose", "sft", "rlvr", "evaluate", "rollout"]), resources),
         "service_account": object_names,
         "runtime_class": object_names,
         "priority_class": object_names,

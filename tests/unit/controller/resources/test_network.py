@@ -13,7 +13,7 @@ from tests.unit.controller.resources.cases import NAMESPACE, Object, a_profile, 
 Peer = str | Mapping[str, Any]  # an address, or {labels, namespace}
 
 PODS: dict[str, Peer] = {
-    role: {"labels": labels(run(), role, 1), "namespace": NAMESPACE} for role in ("prepare", "sft", "rlvr", "evaluate", "rollout")
+    role: {"labels": labels(run(), role, 1), "namespace": NAMESPACE} for role in ("prepare", "diagnose", "sft", "rlvr", "evaluate", "rollout")
 }
 PODS |= {
     "operator": {"labels": {"app.kubernetes.io/name": "ehrmind-operator"}, "namespace": "ehrmind-system"},
@@ -68,6 +68,9 @@ POLICIES = network.render(run(), a_profile(), "ehrmind-system")
     [
         ("rlvr", "rollout", 8000, True),
         ("evaluate", "rollout", 8000, True),
+        ("diagnose", "rollout", 8000, True),
+        ("diagnose", "rlvr", 29500, False),
+        ("diagnose", "10.20.0.1", 8000, False),
         ("rlvr", "rollout", 22, False),
         ("sft", "rollout", 8000, False),
         ("another run's trainer", "rollout", 8000, False),
@@ -120,6 +123,28 @@ def test_who_may_talk_to_whom(source: str, target: str, port: int, open_: bool) 
 def test_the_way_to_the_store_is_no_wider_than_its_name_allows(endpoint: str | None, target: str, port: int, open_: bool) -> None:
     policies = network.render(run(), a_profile(s3={"endpoint_url": endpoint}), "ehrmind-system")
     assert may(policies, "prepare", target, port) == open_
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "port", "open_"),
+    [
+        ("http://teacher.storage.svc:8000/v1", "the store", 8000, True),
+        ("http://teacher.models.svc:8000/v1", "the store", 8000, False),
+        ("http://10.20.0.1:8000/v1", "10.20.0.1", 8000, True),
+        ("http://10.20.0.1:8000/v1", "10.20.0.2", 8000, False),
+        ("https://llm.hospital.example/v1", "10.20.0.1", 443, True),
+        ("https://llm.hospital.example/v1", "10.20.0.1", 80, False),
+        ("https://llm.hospital.example/v1", "8.8.8.8", 443, False),
+        ("https://8.8.8.8/v1", "8.8.8.8", 443, False),
+    ],
+)
+def test_the_way_to_a_teacher_is_open_to_the_stage_that_asks_it_and_never_to_public_addresses(url: str, target: str, port: int, open_: bool) -> None:
+    asking = run("sft.traces=teacher", f"sft.teacher.url={url}", "sft.teacher.model=m", "sft.teacher.external=true")
+    policies = network.render(asking, a_profile(), "ehrmind-system")
+    assert may(policies, "diagnose", target, port) == open_
+    assert not may(policies, "rlvr", target, port)
+    outside = network.render(asking, a_profile(egress=["8.8.8.8/32"]), "ehrmind-system")
+    assert may(outside, "diagnose", "8.8.8.8", 443), "a public teacher is for the cluster's owners to open"
 
 
 def test_a_profile_opens_further_addresses_and_nothing_else() -> None:

@@ -27,6 +27,7 @@ def test_torch_stages_go_through_the_launcher_without_rendezvous_flags_and_other
     tail = "ehrmind_k8s.stages {} --run s3://bucket/runs/demo --attempt 1"
     assert lines == {
         "prepare": "python -m " + tail.format("prepare"),
+        "diagnose": "python -m " + tail.format("diagnose"),
         "sft": "python -m torch.distributed.run -m -- " + tail.format("sft"),
         "rlvr": "python -m torch.distributed.run -m -- " + tail.format("rlvr"),
         "evaluate": "python -m " + tail.format("evaluate"),
@@ -46,7 +47,7 @@ def test_the_launcher_starts_as_many_processes_as_the_stage_expects(nodes: int, 
 def test_only_stages_that_train_expect_a_number_of_processes_and_only_those_that_sample_know_servers() -> None:
     names = {stage: set(env(containers(stage_objects(run(), stage, a_profile())[0])[0])) for stage in run().spec.stages}
     assert [s for s, n in names.items() if "EHRMIND_WORLD_SIZE" in n] == ["sft", "rlvr"]
-    assert [s for s, n in names.items() if "EHRMIND_ROLLOUT_URLS" in n] == ["rlvr", "evaluate"]
+    assert [s for s, n in names.items() if "EHRMIND_ROLLOUT_URLS" in n] == ["diagnose", "rlvr", "evaluate"]
     inside = containers(stage_objects(run("rollout.engine=transformers"), "rlvr", a_profile())[0])[0]
     assert "EHRMIND_ROLLOUT_URLS" not in env(inside)
 
@@ -60,7 +61,7 @@ def test_one_node_is_a_master_alone_and_several_are_workers_alone_all_or_none() 
 
 
 @pytest.mark.parametrize("chosen", ["pytorchjob", "trainjob"])
-@pytest.mark.parametrize("stage", ["prepare", "sft", "rlvr", "evaluate"])
+@pytest.mark.parametrize("stage", ["prepare", "diagnose", "sft", "rlvr", "evaluate"])
 def test_nothing_starts_a_second_pod_under_an_attempt_or_waits_for_a_trainer_to_be_ready(stage: str, chosen: str) -> None:
     text = str(stage_objects(run(), stage, a_profile(), chosen))
     assert "'backoffLimit': 0" in text
@@ -113,7 +114,7 @@ def test_a_train_job_that_jobset_would_refuse_for_its_name_is_refused_when_the_r
     long = run("rollout.replicas=2", name="r" * 38, labels=QUEUE)
     wanted = [cases.step(long, stage, a_profile()) for stage in long.spec.stages]
     with pytest.raises(SpecError, match=r"too long for a TrainJob.*choose one of 37 characters"):
-        trainjob.check(long, wanted[2:3], a_profile())
+        trainjob.check(long, wanted[3:4], a_profile())
     assert stage_objects(long, "rlvr", a_profile(), "trainjob", attempt=9)
     with pytest.raises(SpecError, match="too long"):
         stage_objects(long, "rlvr", a_profile(), "trainjob", attempt=99)
@@ -207,10 +208,25 @@ def test_evaluation_in_a_queue_is_admitted_together_with_its_servers_where_that_
     def kinds(of: Any, chosen: str) -> list[str]:
         return [trainer.kind(of, cases.step(of, stage, a_profile()), a_profile(), chosen) for stage in of.spec.stages]
 
-    assert kinds(run(labels=QUEUE), "trainjob") == ["Job", "TrainJob", "TrainJob", "TrainJob"]
-    assert kinds(run(labels=QUEUE), "pytorchjob") == ["Job", "PyTorchJob", "PyTorchJob", "Job"]
-    assert kinds(run(), "trainjob") == ["Job", "TrainJob", "TrainJob", "Job"]
-    assert kinds(run("rollout.engine=transformers", labels=QUEUE), "trainjob") == ["Job", "TrainJob", "TrainJob", "Job"]
+    assert kinds(run(labels=QUEUE), "trainjob") == ["Job", "TrainJob", "TrainJob", "TrainJob", "TrainJob"]
+    assert kinds(run(labels=QUEUE), "pytorchjob") == ["Job", "Job", "PyTorchJob", "PyTorchJob", "Job"]
+    assert kinds(run(), "trainjob") == ["Job", "Job", "TrainJob", "TrainJob", "Job"]
+    assert kinds(run("rollout.engine=transformers", labels=QUEUE), "trainjob") == ["Job", "Job", "TrainJob", "TrainJob", "Job"]
+
+
+@pytest.mark.parametrize(("engine", "gpus"), [("vllm", {}), ("transformers", {"nvidia.com/gpu": "1"})])
+def test_a_diagnosis_takes_one_gpu_where_it_samples_by_itself_and_none_beside_servers(engine: str, gpus: dict[str, str]) -> None:
+    (main,) = containers(stage_objects(run(f"rollout.engine={engine}"), "diagnose", a_profile(trainer={"nodes": 4, "gpus": 8}))[0])
+    assert main["image"] == a_profile().images.trainer
+    assert main["resources"].get("limits", {}) == gpus
+
+
+def test_only_the_stage_that_asks_a_teacher_knows_its_key() -> None:
+    with_key = a_profile(teacher_secret="teacher")
+    knowing = [s for s in run().spec.stages if "EHRMIND_TEACHER_KEY" in str(stage_objects(run(), s, with_key))]
+    assert knowing == ["diagnose"]
+    (main,) = containers(stage_objects(run(), "diagnose", with_key)[0])
+    assert next(e for e in main["env"] if e["name"] == "EHRMIND_TEACHER_KEY")["valueFrom"] == {"secretKeyRef": {"name": "teacher", "key": "key"}}
 
 
 def test_the_hash_of_the_plan_changes_with_the_plan() -> None:
