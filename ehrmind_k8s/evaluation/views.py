@@ -139,9 +139,11 @@ def facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 
 def counts(document: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[int]]]]:
-    """Columns (splits) and rows of a table of counts: rows and groups, then each category. Longer breakdowns stay in report.json."""
+    """Columns (splits) and rows of a table of counts: rows and groups, then each label of the shortest breakdown. Longer ones stay in report.json."""
     splits = [s for s in SPLITS if s in document]
-    flat = [{**{k: n for k, n in document[s].items() if not isinstance(n, Mapping)}, **document[s].get("category", {})} for s in splits]
+    tables = {name: len(counts) for s in splits for name, counts in document[s].items() if isinstance(counts, Mapping)}
+    shortest = min(tables, key=lambda name: tables[name], default="")
+    flat = [{**{k: n for k, n in document[s].items() if not isinstance(n, Mapping)}, **document[s].get(shortest, {})} for s in splits]
     labels = dict.fromkeys(label for column in flat for label in ("rows", "groups", *column) if label in column)
     return list(splits), [(label, [int(column.get(label, 0)) for column in flat]) for label in labels]
 

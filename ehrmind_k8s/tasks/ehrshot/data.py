@@ -1,0 +1,243 @@
+"""From records and labels to examples: one prompt per label, made while the timelines pass by.
+
+Labels are small and are held whole; records are not. The timelines of a source come subject by subject, each once, and all labels of a
+subject are answered from it in order of time. Nothing after a label's time reaches its prompt: `Timeline.until` is the only cut, and what it
+returns is looked at again here.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+
+from ehrmind_k8s.errors import DataError, SpecError, nearest
+from ehrmind_k8s.records import SPLITS, Drop, Example
+from ehrmind_k8s.spec import DataSpec
+from ehrmind_k8s.tasks import sources
+from ehrmind_k8s.tasks.base import Count, TaskData
+from ehrmind_k8s.tasks.ehrshot import cohort, labelling, labels, outcomes, prompt, readers, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
+from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
+from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
+from ehrmind_k8s.tasks.ehrshot.sampling import Asked
+from ehrmind_k8s.tasks.ehrshot.serialise import Text, serialise
+from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
+from ehrmind_k8s.tasks.ehrshot.timeline import Timeline
+
+ORIGINAL, COMPUTED = "original", "computed"
+LABEL_SETS = (ORIGINAL, COMPUTED)
+DESCRIPTIONS = "subtasks.json"
+REMEMBERED = 1 << 16  # texts whose tokens are counted once; a line of a record comes back in the next one
+LEAST_RECORD = 32  # tokens that a prompt must leave for the record
+COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
+OLDEST = np.timedelta64(120 * 365, "D")
+
+
+def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
+    """Examples of all splits, made as they are asked for. Raises DataError (files, labels) or SpecError (settings)."""
+    _check_settings(data)
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    files = labels.find(source) if data.labels == ORIGINAL else {}
+    told = subtasks.describe(source / DESCRIPTIONS) if (source / DESCRIPTIONS).exists() else {}
+    chosen = subtasks.choose(data.subtasks, set(files) or None, told)
+    count = lru_cache(REMEMBERED)(count)
+    room = _room(chosen, data.max_prompt_tokens, count)
+    work = Path(mkdtemp(prefix="ehrmind-ehrshot-"))
+    try:
+        records = readers.open(source, work)
+        vocabulary = _vocabulary(source, records, chosen)
+        given = _given(files, chosen, records, vocabulary, data)
+        found = cohort.build(chosen, given, records.splits, cohort.shot_files(source), data, seed)
+        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
+        inputs = dict(records.inputs) | _inputs(source, files, chosen)
+    except BaseException:
+        rmtree(work, ignore_errors=True)
+        raise
+    audit = {"layout": records.layout, "labels_from": "files" if files else "events", **dict(records.report), **found.audit}
+    walk = _Walk(found, chosen, traces, vocabulary if files else None, room, count, audit)
+    walk.clean = finalize(walk, rmtree, work, ignore_errors=True)
+    return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
+
+
+def _check_settings(data: DataSpec) -> None:
+    if data.labels not in LABEL_SETS:
+        raise SpecError(f"data.labels {data.labels!r} is unknown; {nearest(data.labels, LABEL_SETS)}")
+    if data.split is not None and data.split not in cohort.SPLIT_WAYS:
+        raise SpecError(f"data.split {data.split!r} is unknown; {nearest(data.split, cohort.SPLIT_WAYS)}")
+
+
+def _room(chosen: Sequence[Subtask], budget: int, count: Count) -> int:
+    """Tokens that the record may take beside the longest question, so that all subtasks read the same text. Raises SpecError where it is none."""
+    room = min(prompt.room(s, budget, count) for s in chosen)
+    if room < LEAST_RECORD:
+        raise SpecError(
+            f"data.max_prompt_tokens {budget} leaves no room for a record beside the question; set it to {budget - room + LEAST_RECORD} at least"
+        )
+    return room
+
+
+def _vocabulary(source: Path, records: readers.Source, chosen: Sequence[Subtask]) -> Vocabulary:
+    """What the source's codes mean; a hierarchy is a large file, and is read where a subtask asks what is below a concept."""
+    asked = any(s.name in outcomes.ROOTS for s in chosen)
+    return Vocabulary(records.names.codes, records.names.described, outcomes.hierarchy(source) if asked else {})
+
+
+def _given(
+    files: Mapping[str, Path], chosen: Sequence[Subtask], records: readers.Source, vocabulary: Vocabulary, data: DataSpec
+) -> dict[str, Labels]:
+    """Subtask -> its labels, from files, or from a walk through all events."""
+    if files:
+        return {s.name: labels.read(files[s.folder], s) for s in chosen}
+    if wrong := [s.name for s in chosen if s.name not in labelling.COMPUTED]:
+        why = "" if data.labels == COMPUTED else "; the source has no label files"
+        raise DataError(f"{wrong[0]} cannot be computed from events{why}. Computable: {', '.join(labelling.COMPUTED)}")
+    parts: dict[str, list[Labels]] = {s.name: [] for s in chosen}
+    for timeline in records.timelines(None):
+        for name, found in parts.items():
+            found.append(labelling.compute(timeline, name, vocabulary))
+    return {name: labels.joined(found) for name, found in parts.items()}
+
+
+def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
+    for subject, minute, code in zip(asked.subject.tolist(), labels.minutes(asked.time), asked.subtask.tolist(), strict=True):
+        yield subject, minute, chosen[code].name
+
+
+def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask]) -> dict[str, str]:
+    """Files of labels, samples, traces and descriptions -> SHA-256."""
+    used = [files[name] for name in sorted({s.folder for s in chosen} & set(files))]
+    paths = [f for path in used for f in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if source.is_dir():
+        paths += [p for name in (labels.TRACES_NAME, DESCRIPTIONS) for p in sorted(source.rglob(name))]
+    return {p.relative_to(source).as_posix(): sources.sha256(p) for p in paths}
+
+
+@dataclass
+class _Walk:
+    """Goes once through the timelines of all subjects with labels, and answers each label from what was known at its time.
+
+    `vocabulary` is there where given labels are to be compared with labels computed from events (a sample of subjects).
+    """
+
+    found: Cohort
+    chosen: Sequence[Subtask]
+    traces: Mapping[Key, str]
+    vocabulary: Vocabulary | None
+    room: int
+    count: Count
+    audit: dict[str, Any]
+    drops: list[Drop] = field(default_factory=list)
+    clean: Callable[[], Any] = lambda: None  # removes the buckets; called at the end, or when nobody wants the examples any more
+
+    def examples(self, records: readers.Source) -> Iterator[Example]:
+        """Every example, by subject as the records come and by time within a subject. Fills drops and audit."""
+        asked = self.found.asked
+        subjects, starts = np.unique(asked.subject, return_index=True)
+        lines = dict(zip(subjects.tolist(), np.split(np.arange(len(asked)), starts[1:]), strict=True))
+        compared = set(subjects[np.linspace(0, len(subjects) - 1, min(COMPARED, len(subjects))).astype(int)].tolist())
+        self.counts: dict[str, Counter[str]] = {"events_kept": Counter(), "events_dropped": Counter(), "checks": Counter()}
+        self.agreement: dict[str, Counter[str]] = {}
+        try:
+            for timeline in records.timelines(frozenset(lines)):
+                if timeline.subject in compared:
+                    self._compare(timeline)
+                yield from self._of_subject(timeline, lines.pop(timeline.subject))
+        finally:
+            self.clean()
+        if len(lines) == len(subjects):
+            raise DataError(f"none of the {len(subjects)} subjects with labels has a record: the labels are of another source")
+        for i in (i for rows in lines.values() for i in rows):
+            self._drop(i, "unknown_subject")
+        self.audit |= {name: dict(counts) for name, counts in self.counts.items()}
+        if self.vocabulary is not None:
+            self.audit["labels_recomputed"] = {name: dict(sorted(counts.items())) for name, counts in sorted(self.agreement.items())}
+
+    def _of_subject(self, timeline: Timeline, rows: np.ndarray) -> Iterator[Example]:
+        """Examples of one subject. Labels at one time share the cut and the text."""
+        last: tuple[np.datetime64, Text] | None = None
+        for i in rows:
+            time = self.found.asked.time[i]
+            if timeline.birth is not None and time < timeline.birth:
+                self._drop(i, "label_before_birth")
+                continue
+            if last is None or last[0] != time:
+                past = timeline.until(time)
+                if not (~np.isnat(past.time) & (past.time != past.birth)).any():
+                    self._drop(i, "no_event_before_label")
+                    continue
+                self._check(past, time)
+                last = (time, serialise(past, time, self.room, self.count))
+            yield self._example(i, last[1])
+
+    def _check(self, past: Timeline, time: np.datetime64) -> None:
+        """No event starts, and none ends, after the label's minute; the age can be one."""
+        limit = time + np.timedelta64(59, "s")
+        assert not (past.time > limit).any() and not (past.end > limit).any(), (
+            f"subject with {len(past.time)} events: the record was not cut at the label"
+        )
+        self.counts["checks"]["records_cut_at_label"] += 1
+        self.counts["checks"]["age_over_120"] += int(past.birth is not None and time - past.birth > OLDEST)
+        self.counts["checks"]["birth_unknown"] += int(past.birth is None)
+
+    def _example(self, i: int, text: Text) -> Example:
+        asked, subtask = self.found.asked, self.chosen[self.found.asked.subtask[i]]
+        subject, minute = int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0]
+        target = {"subtask": subtask.name, "label": int(asked.value[i]), "positive": subtask.positive, "negative": subtask.negative}
+        self.counts["events_kept"].update(text.kept)
+        self.counts["events_dropped"].update(text.dropped)
+        return Example(
+            id=_id(subject, minute, subtask.name),
+            task="ehrshot",
+            split=SPLITS[asked.split[i]],
+            group=_digest(f"subject:{subject}"),
+            category=subtask.name,
+            messages=prompt.messages(text.text, subtask),
+            target=target,
+            sft_text=self.traces.get((subject, minute, subtask.name)),
+            meta={"events_kept": dict(text.kept), "events_dropped": dict(text.dropped)},
+        )
+
+    def _drop(self, i: int, reason: str) -> None:
+        asked = self.found.asked
+        name = self.chosen[asked.subtask[i]].name
+        self.drops.append(Drop(_id(int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0], name), SPLITS[asked.split[i]], reason))
+
+    def _compare(self, timeline: Timeline) -> None:
+        """Given labels of a subject beside those that its events give: the same time and value, another value, or a time that only one has."""
+        if self.vocabulary is None:
+            return
+        for subtask in self.chosen:
+            if subtask.name not in labelling.COMPUTED:
+                continue
+            computed, _, _ = labels.unique(labelling.compute(timeline, subtask.name, self.vocabulary))
+            mine, theirs = _by_minute(self.found.given[subtask.name], timeline.subject), _by_minute(computed, timeline.subject)
+            both = mine.keys() & theirs.keys()
+            counts = self.agreement.setdefault(subtask.name, Counter(agree=0, differ=0, only_given=0, only_computed=0))
+            counts["agree"] += sum(mine[m] == theirs[m] for m in both)
+            counts["differ"] += sum(mine[m] != theirs[m] for m in both)
+            counts["only_given"] += len(mine) - len(both)
+            counts["only_computed"] += len(theirs) - len(both)
+
+
+def _by_minute(found: Labels, subject: int) -> dict[int, int]:
+    """Labels of a subject, out of labels sorted by subject."""
+    start, end = np.searchsorted(found.subject, [subject, subject + 1])
+    return dict(zip(labels.minutes(found.time[start:end]), found.value[start:end].tolist(), strict=True))
+
+
+def _id(subject: int, minute: int, subtask: str) -> str:
+    """A name for a row that tells nothing of its patient by itself (anyone who has the source can make it again)."""
+    return f"ehrshot-{_digest(f'{subject}:{minute}:{subtask}')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
