@@ -32,9 +32,10 @@ def read(files: Iterable[File]) -> list[Judgment]:
     grades: dict[tuple[str, str], int] = {}
     for file in files:
         for number, topic, trial, grade in _lines(file):
-            if grades.setdefault((topic, trial), grade) != grade:
+            before = grades.setdefault((topic, trial), grade)
+            if before != grade:
                 raise DataError(
-                    f"{file.name}, line {number}: topic {topic}, trial {trial}: grade {grade}, but {grades[topic, trial]} was read before"
+                    f"{file.name}, line {number}: topic {topic}, trial {trial} has grade {grade}, and had {before} before; keep one of them"
                 )
     return [Judgment(topic, trial, grade) for (topic, trial), grade in sorted(grades.items(), key=lambda pair: (order(pair[0][0]), pair[0][1]))]
 

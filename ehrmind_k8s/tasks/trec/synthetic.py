@@ -171,12 +171,12 @@ def _zip(path: Path, part: int, studies: Sequence[Study]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for i, study in enumerate(studies):
             name = f"ClinicalTrials.2021-04-27.part{part}/{study.nct[:7]}xxxx/{study.nct}.xml"
-            archive.writestr(zipfile.ZipInfo(name, (2021, 4, 27, 0, 0, 0)), _record(study, i), zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, (2021, 4, 27, 0, 0, 0)), _record(study, i, withheld=(part, i) == (1, 5)), zipfile.ZIP_DEFLATED)
 
 
-def _record(study: Study, i: int) -> str:
+def _record(study: Study, i: int, *, withheld: bool) -> str:
     """A legacy record; `i` picks which quirks it has."""
-    eligibility = "" if i == 5 and study.nct[-1] in "02468" else _eligibility(study, i)
+    eligibility = "" if withheld else _eligibility(study, i)
     conditions = "".join(f"<condition>{c}</condition>" for c in (study.condition.capitalize(), *(["Inflammation"] if i % 3 else [])))
     official = "" if i % 4 == 1 else f"<official_title>Official: {_title(study)}</official_title>"
     results = f"<clinical_results><p>{'measured &amp; reported ' * 2000}</p></clinical_results>" if i == 3 else ""

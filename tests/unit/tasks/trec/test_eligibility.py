@@ -1,0 +1,60 @@
+"""Criteria are found under the headings that the registry's records really have."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ehrmind_k8s.tasks.trec import eligibility
+
+
+@pytest.mark.parametrize(
+    ("text", "inclusion", "exclusion"),
+    [
+        ("Inclusion Criteria:\n\n - a\n\nExclusion Criteria:\n\n - b", "- a", "- b"),
+        ("Inclusion Criteria\r\n\r\n - a\r\n\r\nExclusion Criteria\r\n\r\n - b", "- a", "- b"),
+        ("KEY INCLUSION CRITERIA (cohort A)\n\na\n\nMain Exclusion Criteria\n\nb", "a", "b"),
+        ("Inclusion Criteria: adults\n\nExclusion: children", "adults", "children"),
+        ("Inclusion Criteria for patients:\n\na\n\nInclusion Criteria for controls:\n\nb\n\nExclusion Criteria:\n\nc", "a\nb", "c"),
+        ("Some words first.\n\nExclusion Criteria:\n\nb", "Some words first.", "b"),
+        ("Exclusion Criteria:\n\nb\n\nInclusion Criteria:\n\na", "a", "b"),
+    ],
+)
+def test_headings_tell_the_two_lists_apart(text: str, inclusion: str, exclusion: str) -> None:
+    assert eligibility.split(text) == (inclusion, exclusion, False)
+
+
+def test_without_a_heading_everything_is_inclusion_and_flagged() -> None:
+    assert eligibility.split("DISEASE CHARACTERISTICS:\n\n - proven\n\n - no metastases") == (
+        "DISEASE CHARACTERISTICS:\n- proven\n- no metastases", "", True,
+    )  # fmt: skip
+    assert eligibility.split("") == ("", "", False)
+
+
+def test_a_criterion_that_speaks_of_criteria_is_no_heading() -> None:
+    text = "Inclusion Criteria:\n\n - does not meet any of the exclusion criteria that are listed in the protocol of the parent study below\n\n - b"
+    assert eligibility.split(text).exclusion == ""
+
+
+def test_hard_wrapped_lines_are_joined_and_bullets_are_kept_apart() -> None:
+    text = "  -  certain conditions, active\n     cancer treatment, and\n     diabetes\n  -  pregnant\n  1. first\n  2) second"
+    assert eligibility.unwrap(text) == ["- certain conditions, active cancer treatment, and diabetes", "- pregnant", "1. first", "2) second"]
+
+
+@pytest.mark.parametrize("left", ["inclusion criteria: \n\n a", "inclusion criteria \n\n a", ": \n\n a", "a", "Inclusion Criteria\n\na"])
+def test_what_a_splitter_left_of_a_heading_goes(left: str) -> None:
+    assert eligibility.trimmed(left, "inclusion") == "a"
+
+
+@given(
+    st.lists(st.sampled_from(["adults", "- age 18", "Inclusion Criteria:", "EXCLUSION CRITERIA", "", "Exclusion: smokers", "1. gout"]), max_size=12)
+)
+def test_no_word_is_lost_but_headings(lines: list[str]) -> None:
+    found = eligibility.split("\n\n".join(lines))
+    words = [w for line in lines if "riteria" not in line and "RITERIA" not in line for w in line.removeprefix("Exclusion: ").split()]
+    assert sorted(f"{found.inclusion} {found.exclusion}".split()) == sorted(words)
+
+
+@given(st.integers(1, 4))
+def test_a_hostile_line_costs_no_more_than_its_length(power: int) -> None:
+    for line in ("-" * 10**power, "inclusion " * 10**power, "a " * 10**power + "exclusion criteria"):
+        eligibility.split(line * 3)
