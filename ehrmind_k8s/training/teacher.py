@@ -140,12 +140,6 @@ def gather(spec: RunSpec, task: Task, tokenizer: Tokenizer, rows: Sequence[Examp
     return Gathered.of(len(rows), texts, said)
 
 
-def discard(claim: Claim) -> None:
-    """Delete the chunks, once what they hold is published."""
-    for item in list(claim.store.list("teacher/part-")):
-        claim.store.delete(item.key)
-
-
 def _answered(spec: RunSpec, task: Task, tokenizer: Tokenizer, rows: Sequence[Example], teacher: Teacher, sampling: Sampling) -> list[dict[str, Any]]:
     """One line per row: its id, what was said of each text, and the text that is kept."""
     pool = ThreadPoolExecutor(max_workers=CHUNK, thread_name_prefix="teacher")

@@ -15,6 +15,7 @@ from ehrmind_k8s.spec import load
 from ehrmind_k8s.stages import prepare as stage
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
+from ehrmind_k8s.training import traces
 from tests.unit.stages.conftest import Run
 
 Prepare = Callable[..., Run]
@@ -87,12 +88,53 @@ def test_no_sft_text_within_the_budget_stops_before_training_does(prepare: Prepa
     assert prepare("rlvr.max_completion_tokens=8", "sft.mode=never", name="never").code == 0
 
 
+def written(prepare: Prepare, path: Path, texts: dict[str, str], *overrides: str) -> Run:
+    """Prepare with a file of traces."""
+    traces.write(path, texts)
+    return prepare("sft.traces=file", f"sft.traces_file={path}", *overrides, name="written")
+
+
+def test_a_file_of_traces_takes_the_place_of_the_sources_own_where_the_scorer_accepts_it(prepare: Prepare, tmp_path: Path) -> None:
+    train = splits(prepare(name="free"))["train"]
+    task, right, wrong = registry.get("medcalc"), train[0], train[1]
+    texts = {
+        right.id: task.gold(right),
+        wrong.id: '<think>x</think><answer>{"answer": "-77"}</answer>',
+        train[2].id: "no answer block",
+        "strange": "x",
+    }
+    run = written(prepare, tmp_path / "traces.jsonl", texts)
+    assert run.code == 0, run.last
+    assert {e.id: e.sft_text for e in splits(run)["train"] if e.sft_text} == {right.id: texts[right.id]}
+    assert run.meta["checks"]["sft_text"]["train"] == {"correct": 1, "wrong": 1, "malformed": 1, "too_long": 0, "absent": len(train) - 3}
+    assert run.meta["traces"]["sha256"] == artifacts.sha256(tmp_path / "traces.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [({"strange": "x"}, "none of its 1 ids is a train row's"), ({}, "none of its 0 ids is a train row's")],
+)
+def test_a_file_of_traces_for_other_rows_is_refused(texts: dict[str, str], said: str, prepare: Prepare, tmp_path: Path) -> None:
+    run = written(prepare, tmp_path / "traces.jsonl", texts)
+    assert (run.code, said in run.last["message"]) == (10, True)
+
+
+def test_a_file_of_traces_that_is_not_there_is_named(prepare: Prepare) -> None:
+    run = prepare("sft.traces=file", "sft.traces_file=/no/such/traces.jsonl")
+    assert (run.code, "sft.traces_file /no/such/traces.jsonl: no such file" in run.last["message"]) == (10, True)
+
+
+def test_traces_that_somebody_has_yet_to_write_do_not_stop_preparation(prepare: Prepare) -> None:
+    assert prepare("rlvr.max_completion_tokens=8", "sft.traces=own", name="own").code == 0
+    assert prepare("rlvr.max_completion_tokens=8", "sft.mode=auto", name="auto").code == 0, "perhaps no category will need any"
+
+
 def test_without_data_tiny_makes_the_twin_and_says_that_its_teacher_errs(prepare: Prepare) -> None:
     run = prepare(data=None)
     assert run.meta["source"]["kind"] == "synthetic"
     assert "imperfect teacher" in run.meta["source"]["about"]
-    traces = run.meta["checks"]["sft_text"]["train"]
-    assert traces["wrong"] > 1000 and traces["correct"] > 1000 and not traces["too_long"] + traces["malformed"]
+    texts = run.meta["checks"]["sft_text"]["train"]
+    assert texts["wrong"] > 1000 and texts["correct"] > 1000 and not texts["too_long"] + texts["malformed"]
     assert max(run.meta["checks"]["prompt_tokens"][s]["max"] for s in SPLITS) < 200
 
 
