@@ -6,20 +6,21 @@ A bucket holds whole subjects, so sorting it gives timelines. Memory is that of 
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ehrmind_k8s.tasks.ehrshot.timeline import TABLES, Names, Timeline
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
 
 BUCKET_ROWS = 400_000  # events; about 40 MB each
 MOST_BUCKETS = 512  # open files while dealing
 LONGEST_TEXT = 80  # characters of a text value; longer ones are notes, which prompts do not show
-BIRTHS = ("MEDS_BIRTH", "SNOMED/3950001", "SNOMED/184099003")
-_NAT = np.iinfo(np.int64).min  # of datetime64, so that events without a time sort first
+LAST_SECOND = np.timedelta64(86399, "s")
+PERSON, VISIT = TABLES.index("person"), TABLES.index("visit_occurrence")
+# Times are kept as datetime64's own integers, of which NaT is the least: events without a time sort first.
 _SCHEMA = pa.schema(
     [
         ("subject", pa.int64()),
@@ -57,6 +58,10 @@ class Dictionary:
         self.texts: list[str] = []
         self._places: dict[str, int] = {}
 
+    def place(self, text: str) -> int | None:
+        """Number of a text that came already."""
+        return self._places.get(text)
+
     def encode(self, column: pa.Array) -> np.ndarray:
         """Places of a column's texts (int32), -1 for null."""
         encoded = column.dictionary_encode()
@@ -72,13 +77,21 @@ class Dictionary:
 
 @dataclass
 class Buckets:
-    """Events on disk. `deal` them all, `close`, then read `timelines`. `counts` is what was kept by table, and what was not and why."""
+    """Events on disk. `deal` them all, `close`, then read `timelines`.
+
+    `counts` is what was kept by table, and what was not and why. `dated` counts events that came at midnight (see `deal`); `subjects` are all
+    ids, `born` those with a birth.
+    """
 
     folder: Path
     size: int
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {"events": Counter(), "left_out": Counter()})
+    dated: int = 0
+    visits_end: bool = False
     codes: Dictionary = field(default_factory=Dictionary)
     units: Dictionary = field(default_factory=Dictionary)
+    subjects: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    born: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -86,18 +99,27 @@ class Buckets:
         self._writers = [pa.ipc.new_stream(file, _SCHEMA, options=options) for file in self._files]
 
     def deal(self, events: Events) -> None:
-        """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted."""
+        """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted.
+
+        A time of exactly midnight is a date: its event is known at the end of that day, and an end has come by then. Else a label of that
+        morning would see the afternoon. Facts about the person (birth, sex) stay where they are.
+        """
         code, unit = self.codes.encode(events.code), self.units.encode(events.unit)
         text, long = _short(events.text)
         kept = code >= 0
         self.counts["left_out"]["without_code"] += int((~kept).sum())
         self.counts["left_out"]["texts_over_80_characters"] += long
-        for table, n in zip(*np.unique(events.table[kept], return_counts=True), strict=True):
-            self.counts["events"][TABLES[table]] += int(n)
+        for table, n in enumerate(np.bincount(events.table[kept], minlength=len(TABLES)).tolist()):
+            self.counts["events"][TABLES[table]] += n
+        midnight = _is_midnight(events.time) & (events.table != PERSON)
+        self.dated += int(midnight.sum())
+        self.visits_end |= bool((~np.isnat(events.end[events.table == VISIT])).any())
+        self.subjects = np.union1d(self.subjects, events.subject[kept])
+        self.born = np.union1d(self.born, events.subject[np.isin(code, self._births())])
         columns = [
             events.subject,
-            events.time.astype(np.int64),
-            events.end.astype(np.int64),
+            np.where(midnight, events.time + LAST_SECOND, events.time).astype(np.int64),
+            np.where(_is_midnight(events.end), events.end + LAST_SECOND, events.end).astype(np.int64),
             code,
             events.value,
             text,
@@ -106,9 +128,9 @@ class Buckets:
             events.table,
         ]
         batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
-        bucket = np.where(kept, _hash(events.subject) % np.uint64(self.size), np.uint64(self.size))
+        bucket = np.where(kept, _hash(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
         order = np.argsort(bucket, kind="stable")
-        batch, starts = batch.take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.size + 1, dtype=np.uint64))
+        batch, starts = batch.take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.size + 1))
         for i, writer in enumerate(self._writers):
             if starts[i + 1] > starts[i]:
                 writer.write_batch(batch.slice(starts[i], starts[i + 1] - starts[i]))
@@ -119,30 +141,40 @@ class Buckets:
             writer.close()
             file.close()
 
-    def timelines(self, subjects: Collection[int] | None, described: Mapping[str, str]) -> Iterator[Timeline]:
+    def names(self, described: Mapping[str, str]) -> Names:
+        """What codes and units stand for, once all events are dealt. `texts` are those of a bucket, so there are none here."""
+        return Names(self.codes.texts, self.units.texts, (), described, self.visits_end)
+
+    def timelines(self, subjects: Collection[int] | None, names: Names) -> Iterator[Timeline]:
         """Each of `subjects` (None: all) that has events, bucket by bucket, by subject within a bucket."""
         wanted = None if subjects is None else np.array(sorted(subjects), dtype=np.int64)
-        births = np.array([self.codes.texts.index(b) for b in BIRTHS if b in self.codes.texts], dtype=np.int32)
+        births = self._births()
         for i in range(self.size):
-            with pa.memory_map(str(self.folder / f"{i}.arrow")) as file, pa.ipc.open_stream(file) as stream:
+            with pa.OSFile(str(self.folder / f"{i}.arrow"), "rb") as file, pa.ipc.open_stream(file) as stream:
                 table = stream.read_all()
             if wanted is not None:
                 table = table.filter(pa.array(np.isin(table["subject"].to_numpy(), wanted)))
-            yield from self._sliced(table, births, described)
+            if len(table):
+                yield from _sliced(table, births, names)
 
-    def _sliced(self, table: pa.Table, births: np.ndarray, described: Mapping[str, str]) -> Iterator[Timeline]:
-        columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
-        texts = Dictionary()
-        columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
-        names = Names(self.codes.texts, self.units.texts, texts.texts, described)
-        order = np.lexsort((columns["time"], columns["subject"]))
-        columns = {name: column[order] for name, column in columns.items()}
-        for name in ("time", "end"):
-            columns[name] = columns[name].view("datetime64[s]")
-        subjects, starts = np.unique(columns.pop("subject"), return_index=True)
-        for subject, start, stop in zip(subjects.tolist(), starts, [*starts[1:], len(order)], strict=True):
-            own = {name: column[start:stop] for name, column in columns.items()}
-            yield Timeline(subject, _birth(own, births), names=names, **own)
+    def _births(self) -> np.ndarray:
+        return np.array([place for birth in BIRTHS if (place := self.codes.place(birth)) is not None], dtype=np.int32)
+
+
+def _sliced(table: pa.Table, births: np.ndarray, names: Names) -> Iterator[Timeline]:
+    """The timelines of one bucket. Events of one time keep the order of the source."""
+    columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
+    texts = Dictionary()
+    columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+    order = np.lexsort((columns["time"], columns["subject"]))
+    columns = {name: column[order] for name, column in columns.items()}
+    for name in ("time", "end"):
+        columns[name] = columns[name].view("datetime64[s]")
+    subjects, starts = np.unique(columns.pop("subject"), return_index=True)
+    mine = replace(names, texts=texts.texts)
+    for subject, start, stop in zip(subjects.tolist(), starts, [*starts[1:], len(order)], strict=True):
+        own = {name: column[start:stop] for name, column in columns.items()}
+        yield Timeline(subject, _birth(own, births), names=mine, **own)
 
 
 def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime64 | None:
@@ -150,6 +182,11 @@ def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime
     found = columns["time"][np.isin(columns["code"], births)]
     found = found[~np.isnat(found)]
     return found.min() if len(found) else None
+
+
+def _is_midnight(time: np.ndarray) -> np.ndarray:
+    found: np.ndarray = ~np.isnat(time) & (time.astype(np.int64) % 86400 == 0)
+    return found
 
 
 def _short(text: pa.Array) -> tuple[pa.Array, int]:

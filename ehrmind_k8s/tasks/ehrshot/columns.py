@@ -49,6 +49,8 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
 
 def problem(said: str, names: Sequence[str], types: Mapping[str, pa.DataType]) -> str:
     """A sentence about what pyarrow could not read. Its own words quote the value, which may be a patient's."""
+    if "UTF8" in said:
+        return "not UTF-8; convert it, for example with iconv"
     match = _COLUMN.search(said)
     if match is None or int(match[1]) >= len(names):
         return "a line has another number of fields than the header" if "columns, got" in said else "not a CSV file that can be read to its end"
@@ -57,10 +59,10 @@ def problem(said: str, names: Sequence[str], types: Mapping[str, pa.DataType]) -
     return f"column {name} holds something else than {expected}"
 
 
-def seconds(column: pa.Array) -> np.ndarray:
+def seconds(column: pa.Array, file: str, name: str) -> np.ndarray:
     """Times of a timestamp column as datetime64[s], null as NaT. Raises DataError for times with a zone."""
     if column.type.tz is not None:
-        raise DataError(f"times have the zone {column.type.tz}; expected local times without one, as labels have them")
+        raise DataError(f"{file}: times of column {name} have the zone {column.type.tz}; expected local times without one, as labels have them")
     found: np.ndarray = column.to_numpy(zero_copy_only=False).astype("datetime64[s]")
     return found
 

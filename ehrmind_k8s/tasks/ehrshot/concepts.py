@@ -19,42 +19,55 @@ BLOCK_BYTES = 16 << 20
 STANDARD: Mapping[int, str] = {8507: "Gender/M", 8532: "Gender/F", 9201: "Visit/IP", 9202: "Visit/OP", 9203: "Visit/ER", 262: "Visit/ERIP"}
 
 
-def described(source: Path, codes: frozenset[str]) -> dict[str, str]:
-    """Code -> concept name, for the codes that occur; empty where the source has no CONCEPT."""
+def described(source: Path, codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
+    """Code -> concept name, for the codes that occur, and the files that say so; both empty where the source has no CONCEPT."""
     found: dict[str, str] = {}
-    for path in _concept_files(source):
+    files, wanted = _concept_files(source), pa.array(sorted(codes), pa.string())
+    for path in files:
         for batch in batches(path, ("vocabulary_id", "concept_code", "concept_name")):
             made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/")
-            kept = pc.is_in(made, value_set=pa.array(sorted(codes), pa.string()))
+            kept = pc.is_in(made, value_set=wanted)
             found |= dict(zip(made.filter(kept).to_pylist(), batch["concept_name"].filter(kept).to_pylist(), strict=True))
-    return {code: text for code, text in found.items() if text}
+    return {code: text for code, text in found.items() if text}, files
 
 
 class Concepts:
-    """Code of each concept that occurs, by a lookup in sorted ids."""
+    """Codes and names of the concepts that occur, by a lookup in sorted ids."""
 
     def __init__(self, source: Path, used: np.ndarray) -> None:
         ids, codes = [np.array([*STANDARD], dtype=np.int64)], [pa.array([*STANDARD.values()], pa.string())]
+        names = [pa.nulls(len(STANDARD), pa.string())]
         wanted = pa.array(used)
         for path in _concept_files(source):
-            for batch in batches(path, ("concept_id", "vocabulary_id", "concept_code")):
+            for batch in batches(path, ("concept_id", "vocabulary_id", "concept_code", "concept_name")):
                 concept = integers(batch["concept_id"], path.name, "concept_id")
                 kept = pc.is_in(pa.array(concept), value_set=wanted)
                 ids.append(concept[kept.to_numpy(zero_copy_only=False)])
                 codes.append(pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").filter(kept))
+                names.append(batch["concept_name"].filter(kept))
         found = np.concatenate(ids)
         order = np.argsort(found, kind="stable")
-        self._ids, self._codes = found[order], pa.concat_arrays(codes).take(pa.array(order))
+        self._ids = found[order]
+        self._codes, self._names = (pa.concat_arrays(texts).take(pa.array(order)) for texts in (codes, names))
 
     def codes(self, concept: np.ndarray) -> pa.Array:
         """`VOCABULARY/code` of each concept id, `OMOP/<id>` for one that CONCEPT lacks, null for 0 (no concept)."""
+        place, known = self._places(concept)
+        bare = pc.binary_join_element_wise(pa.scalar("OMOP"), pa.array(concept).cast(pa.string()), "/")
+        none = pa.scalar(None, pa.string())
+        return pc.if_else(known, self._codes.take(place), pc.if_else(pa.array(concept > 0), bare, none))
+
+    def names(self, concept: np.ndarray) -> pa.Array:
+        """Name of each concept id; null for 0, and for one that CONCEPT lacks."""
+        place, known = self._places(concept)
+        return pc.if_else(known, self._names.take(place), pa.scalar(None, pa.string()))
+
+    def _places(self, concept: np.ndarray) -> tuple[pa.Array, pa.Array]:
+        """Place of each concept among the known ones, and whether it is one."""
         place = np.searchsorted(self._ids, concept)
         known = (place < len(self._ids)) & (concept > 0)
         known[known] = self._ids[place[known]] == concept[known]
-        named = self._codes.take(pa.array(np.where(known, place, 0)))
-        bare = pc.binary_join_element_wise(pa.scalar("OMOP"), pa.array(concept).cast(pa.string()), "/")
-        none = pa.scalar(None, pa.string())
-        return pc.if_else(pa.array(known), named, pc.if_else(pa.array(concept > 0), bare, none))
+        return pa.array(np.where(known, place, 0)), pa.array(known)
 
 
 def batches(path: Path, wanted: Sequence[str] | None) -> Iterator[dict[str, pa.Array]]:

@@ -1,7 +1,7 @@
 """MEDS (Medical Event Data Standard 0.3 and 0.4): parquet files of events, subject_id, time, code, numeric_value, text_value and more.
 
-EHRSHOT has been released so twice: one file with `omop_table` and no visits, and shards with `table`, `visit_id` and `end`. Times are those at
-which an event became known, as the standard asks; an event without a time is a static fact.
+EHRSHOT has been released so twice: one file with `omop_table` and no visits, and shards with `table`, `visit_id` and `end`. An event without
+a time is a static fact.
 """
 
 import csv
@@ -62,15 +62,16 @@ def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
     return None, None
 
 
-def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
-    """Descriptions in metadata/codes.parquet, or of an OMOP CONCEPT table put beside the data."""
-    found = concepts.described(source, codes)
+def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
+    """Descriptions in metadata/codes.parquet, or of an OMOP CONCEPT table put beside the data, and the files that they are from."""
+    found, read = concepts.described(source, codes)
     for path in sorted(source.rglob("codes.parquet")) if source.is_dir() else ():
-        table = pq.read_table(path)
-        if {"code", "description"} <= set(table.column_names):
+        if {"code", "description"} <= _names(path):
+            table = pq.read_table(path, columns=["code", "description"])
             told = zip(table["code"].to_pylist(), table["description"].to_pylist(), strict=True)
             found |= {code: text.strip() for code, text in told if code in codes and text and text.strip()}
-    return found
+            read.append(path)
+    return found, read
 
 
 def _names(path: Path) -> set[str]:
@@ -109,8 +110,8 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
     warnings["events_without_a_time"] += have["time"].null_count
     return Events(
         have["subject_id"].cast(pa.int64()).to_numpy(),
-        columns.seconds(have["time"]),
-        columns.seconds(have["end"].cast(pa.timestamp("us"))) if "end" in have else np.full(size, np.datetime64("NaT", "s")),
+        columns.seconds(have["time"], name, "time"),
+        columns.seconds(have["end"].cast(pa.timestamp("us")), name, "end") if "end" in have else np.full(size, np.datetime64("NaT", "s")),
         texts["code"],
         value.fill_null(float("nan")).to_numpy(zero_copy_only=False),
         texts["text_value"],

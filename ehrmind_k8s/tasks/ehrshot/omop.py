@@ -2,9 +2,8 @@
 
     PERSON.csv   visit_occurrence/part-0.parquet   measurement.csv.gz   CONCEPT.csv (Athena: tabs)
 
-OMOP keeps dates; a time of day is often missing, or midnight for "unknown". Such an event is known at the end of its day, and so an end is,
-or a label of that morning would see the afternoon. A code is the concept's `VOCABULARY/code` from CONCEPT; without CONCEPT it is
-`OMOP/<concept id>`, without a concept the source's own code.
+OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). A code is the concept's
+`VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own code. Notes are not read.
 """
 
 import re
@@ -51,8 +50,6 @@ PERSON_CONCEPTS = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id
 BIRTH = "MEDS_BIRTH"
 ROW_BYTES = 100
 _SHARD = re.compile(r"[-_.]?(?:part)?[-_.]?[0-9]+(?:-of-[0-9]+)?$")
-_MIDNIGHT = np.timedelta64(0, "s")
-_LAST_SECOND = np.timedelta64(86399, "s")
 
 
 def find(source: Path) -> dict[str, Path]:
@@ -83,14 +80,14 @@ def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
     return original.splits(source)
 
 
-def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
-    """Code -> concept name."""
+def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
+    """Code -> concept name, and the files that say so."""
     return concepts.described(source, codes)
 
 
 def _people(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str) -> Iterator[Events]:
     """Birth, then sex, race and ethnicity as facts without a time."""
-    subject = concepts.integers(batch["person_id"], name, "person_id")
+    subject = concepts.integers(_needed(batch, "person_id", name), name, "person_id")
     yield _plain(subject, _births(batch, name), pa.array([BIRTH] * len(subject), pa.string()))
     for column in PERSON_CONCEPTS:
         if column in batch:
@@ -99,14 +96,15 @@ def _people(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str) -> I
 
 
 def _births(batch: Mapping[str, pa.Array], name: str) -> np.ndarray:
-    """birth_datetime, else the date of birth, with the middle of the year or month where a part is missing."""
-    year = concepts.integers(batch["year_of_birth"], name, "year_of_birth", missing=-1)
+    """The date of birth: the first of July where the month is missing, the first of a month where the day is."""
+    year = concepts.integers(_needed(batch, "year_of_birth", name), name, "year_of_birth", missing=-1)
     month = concepts.integers(batch.get("month_of_birth"), name, "month_of_birth", missing=7, size=len(year))
     day = concepts.integers(batch.get("day_of_birth"), name, "day_of_birth", missing=1, size=len(year))
     if bad := int(((year < 1850) | (month < 1) | (month > 12) | (day < 1) | (day > 31)).sum()):
         raise DataError(f"{name}: {bad} persons have no date of birth that a calendar has (year_of_birth, month_of_birth, day_of_birth)")
     months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
-    return (months.astype("datetime64[D]") + (day - 1)).astype("datetime64[s]")
+    found: np.ndarray = (months.astype("datetime64[D]") + (day - 1)).astype("datetime64[s]")
+    return found
 
 
 def _plain(subject: np.ndarray, time: np.ndarray, code: pa.Array) -> Events:
@@ -129,9 +127,8 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     unit = _texts(batch.get("unit_source_value"), size)
     if "unit_concept_id" in batch:
         unit = pc.coalesce(unit, _unit_codes(vocabulary, batch, name))
-    time, end = _known(batch, layout.start, name, size, warnings), np.full(size, NAT)
-    if layout.end:
-        end = _known(batch, layout.end, name, size, Counter())
+    time = _time(batch, layout.start, name, size)
+    end = _time(batch, layout.end, name, size) if layout.end else np.full(size, NAT)
     if missing := int(np.isnat(time).sum()):
         raise DataError(f"{name}: {missing} rows of a part have no {layout.start}_date; every event has one")
     visit = concepts.integers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", missing=-1, size=size)
@@ -141,10 +138,9 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
 def _values(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str, size: int) -> tuple[np.ndarray, pa.Array]:
     """Number and text of each event. A number column may hold text (counted, not refused); a coded result is a text."""
     value, text = columns.numbers(_texts(batch.get("value_as_number"), size))
-    for column in ("value_as_string", "value_source_value"):
-        text = pc.coalesce(text, _texts(batch.get(column), size))
-    if "value_as_concept_id" in batch:
-        text = pc.coalesce(text, vocabulary.codes(concepts.integers(batch["value_as_concept_id"], name, "value_as_concept_id", missing=0)))
+    coded = concepts.integers(batch.get("value_as_concept_id"), name, "value_as_concept_id", missing=0, size=size)
+    text = pc.coalesce(text, _texts(batch.get("value_as_string"), size), vocabulary.names(coded))
+    text = pc.coalesce(text, _texts(batch.get("value_source_value"), size), vocabulary.codes(coded))
     numeric = pa.array(~np.isnan(value))
     return value, pc.if_else(numeric, pa.scalar(None, pa.string()), text)
 
@@ -155,13 +151,10 @@ def _unit_codes(vocabulary: Concepts, batch: Mapping[str, pa.Array], name: str) 
     return pc.if_else(pc.starts_with(codes, "UCUM/"), pc.utf8_slice_codeunits(codes, 5), pa.scalar(None, pa.string()))
 
 
-def _known(batch: Mapping[str, pa.Array], stem: str, name: str, size: int, warnings: Counter[str]) -> np.ndarray:
-    """When an event became known: its time of day where it has one, else the last second of its date."""
+def _time(batch: Mapping[str, pa.Array], stem: str, name: str, size: int) -> np.ndarray:
+    """The time of an event where it is told, else the midnight of its date."""
     exact, date = (_times(batch.get(f"{stem}_{kind}"), name, f"{stem}_{kind}", size) for kind in ("datetime", "date"))
-    day = np.where(np.isnat(date), exact, date).astype("datetime64[D]").astype("datetime64[s]")
-    vague = np.isnat(exact) | (exact - exact.astype("datetime64[D]") == _MIDNIGHT)
-    warnings["events_known_at_the_end_of_their_day"] += int((vague & ~np.isnat(day)).sum())
-    return np.where(vague, day + _LAST_SECOND, exact)
+    return np.where(np.isnat(exact), date, exact)
 
 
 def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndarray:
@@ -176,7 +169,7 @@ def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndar
         column = column.cast(pa.timestamp("s"))
     if not pa.types.is_timestamp(column.type):
         raise DataError(f"{name}: column {field} is {column.type}, expected dates or times")
-    return columns.seconds(column)
+    return columns.seconds(column, name, field)
 
 
 def _texts(column: pa.Array | None, size: int) -> pa.Array:

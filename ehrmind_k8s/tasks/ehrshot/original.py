@@ -2,7 +2,7 @@
 
     ,patient_id,start,end,code,value,unit,visit_id,omop_table
 
-`value` is a number or a text, `visit_id` a whole number written as a float, rows are in no order. Its ETL has decided when an event became known.
+`value` is a number or a text, `visit_id` a whole number written as a float, rows are in no order.
 """
 
 import csv
@@ -72,8 +72,8 @@ def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
     return found, path
 
 
-def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> dict[str, str]:
-    """Descriptions of codes: the release has none, an OMOP CONCEPT table put beside it has."""
+def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
+    """Descriptions of codes, and the files that they are from: the release has none, an OMOP CONCEPT table put beside it has."""
     return concepts.described(source, codes)
 
 
@@ -83,9 +83,11 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         if name not in names:
             raise DataError(f"{path.name}: no column {name}; {nearest(name, names)}")
     here = {name: kind for name, kind in TYPES.items() if name in names}
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
     convert = pyarrow.csv.ConvertOptions(column_types=here, include_columns=list(here), strings_can_be_null=True)
     try:
-        with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES), convert_options=convert) as reader:
+        with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
             yield from reader
     except pa.ArrowInvalid as error:
         raise DataError(f"{path.name}: {columns.problem(str(error), names, here)}") from None
@@ -103,8 +105,8 @@ def _events(batch: pa.RecordBatch, path: Path, warnings: Counter[str]) -> Events
     visit = pc.fill_null(have.get("visit_id", pa.nulls(len(batch), pa.float64())), -1.0).to_numpy(zero_copy_only=False)
     return Events(
         subject.to_numpy(),
-        columns.seconds(time),
-        columns.seconds(have["end"]) if "end" in have else np.full(len(batch), np.datetime64("NaT", "s")),
+        columns.seconds(time, path.name, "start"),
+        columns.seconds(have["end"], path.name, "end") if "end" in have else np.full(len(batch), np.datetime64("NaT", "s")),
         have["code"],
         value,
         text,

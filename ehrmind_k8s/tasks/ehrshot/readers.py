@@ -5,7 +5,7 @@
     meds          anybody's MEDS: parquet files with subject_id, time, code; metadata/ with splits and descriptions
     omop          OMOP CDM 5.3 or 5.4: a folder of CSV, .csv.gz or parquet tables, whole or sharded, names in any case
 
-The first three say when an event became known, as their makers' ETL decided. OMOP dates without a time of day do not: see `omop`.
+None of them tells dates from times at midnight, and much is known by its date alone: `buckets` says what becomes of it.
 """
 
 import json
@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks import sources
@@ -41,7 +43,7 @@ class Source:
 
     def timelines(self, subjects: Collection[int] | None) -> Iterator[Timeline]:
         """Each of `subjects` (None: all) that has events, once. Memory is bounded by the largest bucket."""
-        return self._buckets.timelines(subjects, self.names.described)
+        return self._buckets.timelines(subjects, self.names)
 
 
 def open(source: Path, work: Path) -> Source:
@@ -57,16 +59,17 @@ def open(source: Path, work: Path) -> Source:
             buckets.deal(events)
     finally:
         buckets.close()
-    described = reader.described(source, files, frozenset(buckets.codes.texts))
+    described, told = reader.described(source, files, frozenset(buckets.codes.texts))
     splits, split_file = reader.splits(source)
-    names = Names(buckets.codes.texts, buckets.units.texts, (), described)
+    names = buckets.names(described)
     report = {
-        "events": dict(sorted(buckets.counts["events"].items())),
+        "subjects": {"all": len(buckets.subjects), "without_birth": len(np.setdiff1d(buckets.subjects, buckets.born))},
+        "events": {table: n for table, n in sorted(buckets.counts["events"].items()) if n},
         "events_left_out": {reason: n for reason, n in sorted(buckets.counts["left_out"].items()) if n},
         "codes": {"distinct": len(names.codes), "described": sum(code in described for code in names.codes)},
-        "reading": dict(sorted(warnings.items())),
+        "reading": {"events_known_at_the_end_of_their_day": buckets.dated, **{what: n for what, n in sorted(warnings.items()) if n}},
     }
-    read = sorted({*files.values(), *([split_file] if split_file else [])})
+    read = sorted({*files.values(), *told, *([split_file] if split_file else [])})
     inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in read}
     return Source(layout, inputs, splits, names, report, buckets)
 

@@ -7,7 +7,7 @@
     - Inpatient visit (since 3 days ago)
     - Emergency visit (40 days ago, for 1 day)
     Measurements:
-    - Hemoglobin [Mass/volume] in Blood: 9.8 g/dL (today), earlier 10.1, 11.2
+    - Hemoglobin: 9.8 g/dL (today), earlier 10.1, 11.2
 
 A record holds thousands of events and a prompt some hundred lines. Each visit is one line; of everything else each code is one, with its last
 value, up to EARLIER values before it, and how long ago the last was. Sections have shares of the budget; what one does not spend goes to those
@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
 
 EARLIER = 2  # values before the last one
 OLDEST_AGE = 90
 # Vocabularies whose codes say nothing by themselves. With a description they are shown as any other.
-WITHOUT_MEANING = ("CARE_SITE", "ICDO3", "Domain", "Condition Type", "CMS Place of Service", "Medicare Specialty")
+WITHOUT_MEANING = tuple(f"{v}/" for v in ("CARE_SITE", "ICDO3", "Domain", "Condition Type", "CMS Place of Service", "Medicare Specialty"))
 # What sources without descriptions still need words for (OMOP vocabularies Visit and Gender).
 STANDARD: Mapping[str, str] = {
     "Visit/IP": "Inpatient visit",
@@ -175,12 +175,14 @@ class _Record:
     def __init__(self, past: Timeline, at: np.datetime64) -> None:
         self.past, self.names = past, past.names
         self.birth, self.at = past.birth, at
-        self.days = (at.astype("datetime64[D]") - past.time.astype("datetime64[D]")) // _DAY  # int64; of static events meaningless
         self.static = int(np.isnat(past.time).sum())
+        self.days = np.zeros(len(past.time), dtype=np.int64)  # before now; 0 for static events, which are shown without
+        self.days[self.static :] = (at.astype("datetime64[D]") - past.time[self.static :].astype("datetime64[D]")) // _DAY
         self.events: Counter[str] = Counter()
         self.without_meaning = 0
-        order = np.argsort(past.code, kind="stable")  # by code, and by time within a code
-        new = np.flatnonzero(np.diff(past.code[order], prepend=-1))
+        key = past.code * np.int64(len(TABLES)) + past.table  # a code may be in two tables, as that of a visit and of its details
+        order = np.argsort(key, kind="stable")  # by code, and by time within a code
+        new = np.flatnonzero(np.diff(key[order], prepend=-1))
         self._order, self._starts, self._stops = order, new, np.append(new[1:], len(order))
         self._last = order[self._stops - 1]  # of each code, the place of its last event
 
@@ -211,7 +213,7 @@ class _Record:
         tables = np.isin(self.past.table[self._last], [TABLES.index(t) for t in section.tables])
         found = np.flatnonzero(tables)
         found = found[np.argsort(-self._last[found])]
-        kept = [g for g in found.tolist() if section is PATIENT or self._means_something(self._last[g])]
+        kept = [g for g in found.tolist() if self._means_something(self._last[g])]
         sizes = {name: sum(map(self._size, groups)) for name, groups in (("all", found.tolist()), ("kept", kept))}
         self.events[section.name] = sizes["kept"]
         self.without_meaning += sizes["all"] - sizes["kept"]
@@ -220,8 +222,8 @@ class _Record:
     def _code_line(self, group: int) -> _Line:
         places = self._order[self._starts[group] : self._stops[group]]
         last = places[-1]
-        values = [v for i in places[-1 - EARLIER : -1][::-1] if (v := self._value(i))]
         value = self._value(last)
+        values = [v for i in places[-1 - EARLIER : -1][::-1] if (v := self._value(i, self.past.unit[last]))]
         told = f": {value}" if value else ""
         earlier = f", earlier {', '.join(values)}" if values else ""
         return _Line(f"- {self._name(last)}", f"{told}{self._ago(last)}{earlier}\n", 1 + len(values), len(places))
@@ -236,24 +238,24 @@ class _Record:
     def _ago(self, i: int) -> str:
         return f" ({ago(int(self.days[i]))})" if i >= self.static else ""
 
-    def _value(self, i: int) -> str:
-        """Number and unit, or a short text, in which a date is no date."""
-        value = float(self.past.value[i])
+    def _value(self, i: int, told: int = -1) -> str:
+        """Number and unit (unless it is the one that was `told`), or a short text, in which a date is no date."""
+        value, unit = float(self.past.value[i]), int(self.past.unit[i])
         if np.isfinite(value):
-            unit = self.names.units[self.past.unit[i]].partition(" (")[0] if self.past.unit[i] >= 0 else ""
-            return f"{number(value)} {unit}".strip()
-        return _DATE.sub("(date)", self.names.texts[self.past.text[i]]) if self.past.text[i] >= 0 else ""
+            return number(value) if unit in (-1, told) else f"{number(value)} {self.names.units[unit].partition(' (')[0]}".strip()
+        text = int(self.past.text[i])
+        return _DATE.sub("(date)", self.names.texts[text]) if text >= 0 else ""
 
     def _name(self, i: int, otherwise: str | None = None) -> str:
         code = self._code(i)
         return self.names.described.get(code) or STANDARD.get(code) or otherwise or code
 
     def _code(self, i: int) -> str:
-        return self.names.codes[self.past.code[i]]
+        return self.names.codes[int(self.past.code[i])]
 
     def _means_something(self, i: int) -> bool:
         code = self._code(i)
-        return code in self.names.described or not code.startswith(tuple(f"{v}/" for v in WITHOUT_MEANING))
+        return code in self.names.described or not code.startswith(WITHOUT_MEANING)
 
     def _size(self, group: int) -> int:
         return int(self._stops[group] - self._starts[group])

@@ -19,17 +19,22 @@ TABLES: tuple[str, ...] = (
     "note",
     "other",
 )
+BIRTHS = ("MEDS_BIRTH", "SNOMED/3950001", "SNOMED/184099003")  # of MEDS; of EHRSHOT; "date of birth"
 NAT = np.datetime64("NaT", "s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names:
-    """What the codes of timelines stand for. `codes`, `units` and `described` are those of the whole source, `texts` those of a part of it."""
+    """What the codes of timelines stand for. `codes`, `units` and `described` are those of the whole source, `texts` those of a part of it.
+
+    `visits_end` is False for a source that never tells when a visit ended: a visit without an end may then be long over.
+    """
 
     codes: Sequence[str]
     units: Sequence[str]
     texts: Sequence[str]
     described: Mapping[str, str] = field(default_factory=dict)
+    visits_end: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
