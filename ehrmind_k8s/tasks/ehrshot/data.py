@@ -143,7 +143,7 @@ class _Walk:
         asked = self.found.asked
         subjects, starts = np.unique(asked.subject, return_index=True)
         lines = dict(zip(subjects.tolist(), np.split(np.arange(len(asked)), starts[1:]), strict=True))
-        compared = set(subjects[np.linspace(0, len(subjects) - 1, min(COMPARED, len(subjects))).astype(int)].tolist())
+        compared = set(subjects[:: -(-len(subjects) // COMPARED)].tolist())
         self.counts: dict[str, Counter[str]] = {"events_kept": Counter(), "events_dropped": Counter(), "checks": Counter()}
         self.agreement: dict[str, Counter[str]] = {}
         try:
