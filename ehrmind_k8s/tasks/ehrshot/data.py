@@ -63,6 +63,10 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         rmtree(work, ignore_errors=True)
         raise
     audit = {"layout": records.layout, "labels_from": "files" if files else "events", **dict(records.report), **found.audit}
+    if codes := {s.name: vocabulary.source(s.name) for s in chosen if s.name in outcomes.ROOTS}:
+        audit["outcome_codes"] = codes
+    if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
+        audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
     walk = _Walk(found, chosen, traces, vocabulary if files else None, room, count, audit)
     walk.clean = finalize(walk, rmtree, work, ignore_errors=True)
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
@@ -158,7 +162,7 @@ class _Walk:
         for i in (i for rows in lines.values() for i in rows):
             self._drop(i, "unknown_subject")
         self.audit |= {name: dict(counts) for name, counts in self.counts.items()}
-        if self.vocabulary is not None:
+        if self.agreement:
             self.audit["labels_recomputed"] = {name: dict(sorted(counts.items())) for name, counts in sorted(self.agreement.items())}
 
     def _of_subject(self, timeline: Timeline, rows: np.ndarray) -> Iterator[Example]:

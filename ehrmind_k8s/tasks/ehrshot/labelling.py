@@ -98,7 +98,7 @@ def _diagnosis(timeline: Timeline, outcome: np.ndarray, vocabulary: Vocabulary) 
     told = timeline.time[outcome[timeline.code] & ~np.isnat(timeline.time)]
     if not len(told):
         return _labels(timeline, time, np.zeros(len(time), dtype=bool))
-    first = told.min()
+    first = _minute(told).min()
     time = time[first >= time + DIAGNOSIS[0]]
     return _labels(timeline, time, first <= time + DIAGNOSIS[1])
 
@@ -134,7 +134,7 @@ def _factor_of(unit: str, units: dict[str, float]) -> float:
 def _spans(timeline: Timeline, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends of the events that last, by start; an event without an end, or of no length, is no stay."""
     kept = rows & ~np.isnat(timeline.time) & ~np.isnat(timeline.end)
-    start, end = timeline.time[kept], timeline.end[kept]
+    start, end = _minute(timeline.time[kept]), _minute(timeline.end[kept])
     order = np.argsort(start[end > start], kind="stable")
     return start[end > start][order], end[end > start][order]
 
@@ -146,13 +146,17 @@ def _within(events: np.ndarray, time: np.ndarray, after: np.timedelta64, until: 
 
 def _labels(timeline: Timeline, time: np.ndarray, value: np.ndarray) -> Labels:
     order = np.argsort(time, kind="stable")
-    minutes = time[order].astype("datetime64[m]").astype("datetime64[s]")
-    return Labels(np.full(len(time), timeline.subject, dtype=np.int64), minutes, value[order].astype(np.int64))
+    return Labels(np.full(len(time), timeline.subject, dtype=np.int64), _minute(time[order]), value[order].astype(np.int64))
 
 
 def _last(timeline: Timeline) -> np.datetime64:
-    timed = timeline.time[~np.isnat(timeline.time)]
+    timed = _minute(timeline.time[~np.isnat(timeline.time)])
     return timed.max() if len(timed) else np.datetime64("NaT")
+
+
+def _minute(time: np.ndarray) -> np.ndarray:
+    """To the minute, as labels are: a date without a time of day is known at 23:59:59, which is 23:59."""
+    return time.astype("datetime64[m]").astype("datetime64[s]")
 
 
 def _day(time: np.ndarray) -> np.ndarray:

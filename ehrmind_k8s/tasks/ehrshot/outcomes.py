@@ -79,9 +79,9 @@ class Vocabulary:
             self._masks[subtask] = np.array([code in wanted if wanted else _stands_in(code, subtask) for code in self._codes], dtype=bool)
         return self._masks[subtask]
 
-    def has_hierarchy(self, subtask: str) -> bool:
-        """Whether the source's own hierarchy tells the codes, not a stand-in."""
-        return any(self._descendants.get(root) for root in ROOTS.get(subtask, ()))
+    def source(self, subtask: str) -> str:
+        """Whose word the codes of an outcome are, for the audit: `hierarchy` or `stand_ins`."""
+        return "hierarchy" if any(self._descendants.get(root) for root in ROOTS[subtask]) else "stand_ins"
 
 
 def hierarchy(source: Path) -> Descendants:

@@ -189,6 +189,11 @@ def test_a_users_own_subtask_is_asked_in_their_words(folder: Folder) -> None:
     assert "subtasks.json" in found.inputs and any(name.startswith("labels/sepsis") for name in found.inputs)
 
 
+def test_a_subtask_without_a_question_is_named_in_the_warnings(folder: Folder) -> None:
+    folder.labels["sepsis"] = folder.labels.pop("guo_readmission")
+    assert "sepsis has no question in subtasks.json; its name is asked" in folder.read()[0].audit["warnings"]
+
+
 def test_a_teachers_trace_is_what_its_row_learns(folder: Folder) -> None:
     folder.path.mkdir(parents=True)
     trace = {"subject": 3, "prediction_time": "2020-03-05 23:59:00", "subtask": "guo_readmission", "text": "<think>.</think><answer>{}</answer>"}

@@ -86,6 +86,14 @@ def test_a_new_diagnosis_is_the_first_one_1_to_365_days_after_discharge(first: s
     assert found == expected
 
 
+def test_dates_without_a_time_of_day_count_by_their_days() -> None:
+    """Such dates are known at 23:59:59, 59 seconds after the minute of the label."""
+    days = record(stay("2020-02-20T23:59:59", "2020-03-01T23:59:59"), stay("2020-03-31T23:59:59", "2020-04-02T23:59:59"), SEEN_LATER)
+    assert told(days, "guo_readmission")[0] == ("2020-03-01T23:59", 1)
+    found = record(stay("2020-02-20T23:59:59", "2020-03-01T23:59:59"), Event("SNOMED/57054005", "2021-03-01T23:59:59"))
+    assert told(found, "new_acutemi") == [("2020-03-01T23:59", 1)]
+
+
 def test_a_record_that_ends_early_counts_as_not_diagnosed() -> None:
     assert told(record(stay("2020-02-20T10:00", "2020-03-01T12:00")), "new_lupus") == [("2020-03-01T23:59", 0)]
 
