@@ -45,7 +45,7 @@ cluster-down: setup ## Take it away
 	@$(PY) -m tests.cluster.harness down
 
 benchmarks: setup tools ## Measure what docs/performance.md states
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) -m "benchmarks.$$(basename $$file .py)"; done
 
 constraints: setup ## Resolve all dependencies anew into constraints.txt
 	.venv/bin/uv pip compile pyproject.toml --extra train --extra rollout-cpu --extra dev --override overrides-cpu.txt --universal --upgrade \

@@ -26,6 +26,7 @@ MEMBER_LIMIT_BYTES = 64 << 20  # of one record; the largest of the registry, wit
 SUFFIXES = (".xml", ".json", ".jsonl", ".zip")
 _NCT = re.compile(r"NCT[0-9]{8}")
 _END = b"</eligibility>"
+_CHUNK_BYTES = 16 << 10  # half of the registry's records end their eligibility within it
 _TEXTS: Mapping[tuple[str, ...], str] = {
     ("id_info", "nct_id"): "nct",
     ("brief_title",): "title",
@@ -126,13 +127,18 @@ def _is_wanted(name: str, wanted: Collection[str]) -> bool:
 
 
 def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """A member's bytes. Its size is what comes out, whatever the archive says."""
-    limit = sources.ARCHIVE_LIMIT_BYTES if not _NCT.match(PurePosixPath(member.filename).name) else MEMBER_LIMIT_BYTES
+    """A member's bytes, of an XML record up to the end of its eligibility. Its size is what comes out, whatever the archive says."""
+    name = PurePosixPath(member.filename).name
+    limit, is_record = (MEMBER_LIMIT_BYTES, name.lower().endswith(".xml")) if _NCT.match(name) else (sources.ARCHIVE_LIMIT_BYTES, False)
+    body = bytearray()
     with archive.open(member) as stream:
-        body = stream.read(limit + 1)
-    if len(body) > limit:
-        raise DataError(f"{path}: member {PurePosixPath(member.filename).name} unpacks to more than {limit} bytes; no trial is that long")
-    return body
+        while chunk := stream.read(_CHUNK_BYTES if is_record else limit + 1 - len(body)):
+            body += chunk
+            if len(body) > limit:
+                raise DataError(f"{path}: member {name} unpacks to more than {limit} bytes; no trial is that long")
+            if is_record and body.find(_END, max(0, len(body) - len(chunk) - len(_END))) >= 0:
+                break
+    return bytes(body)
 
 
 def _record(name: str, body: bytes, wanted: Collection[str]) -> Iterator[Trial]:
