@@ -45,6 +45,7 @@ def _steps(run: Path, tuning: str, engine: str, steps: int) -> list[dict[str, fl
     settings = [
         f"model.tuning={tuning}",
         f"rollout.engine={engine}",
+        "stages=[prepare,sft,rlvr]",
         "sft.epochs=1",
         f"rlvr.steps={steps}",
         f"rlvr.checkpoint_every={steps}",

@@ -185,8 +185,9 @@ def test_a_stage_that_may_be_tried_again_is_and_one_that_may_not_ends_the_run(
     stages.outcomes = {("prepare", 1): (75, "StoreUnavailable"), ("sft", 1): (10, "DataError")}
     submit(client, namespace)
     found = reaches(client, namespace, "failed")
-    assert {s["name"]: (s["attempt"], s["state"], s.get("reason")) for s in found["stages"][:2]} == {
+    assert {s["name"]: (s["attempt"], s["state"], s.get("reason")) for s in found["stages"][:3]} == {
         "prepare": (2, "succeeded", "ok"),
+        "diagnose": (1, "succeeded", "ok"),
         "sft": (1, "failed", "DataError"),
     }
     assert not _names(client, kinds.BY_KIND["Deployment"], namespace)

@@ -54,7 +54,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sft_and_grpo_train_at_real_shapes(model_folder: Path, tmp_path: Path, tuning: str) -> None:
     settings = [
         *["preset=small", f"model.uri={model_folder}", f"model.tuning={tuning}", "rollout.engine=transformers"],
-        *["model.context=8192", "sft.percent=5", "sft.epochs=1", "sft.learning_rate=1e-4"],
+        *["model.context=8192", "stages=[prepare,sft,rlvr]", "sft.mode=always", "sft.percent=5", "sft.epochs=1", "sft.learning_rate=1e-4"],
         *[f"rlvr.steps={STEPS}", "rlvr.prompts_per_step=4", "rlvr.samples_per_prompt=8", "rlvr.micro_batch_size=16", "rlvr.kl=0.001"],
         *["rlvr.max_completion_tokens=256", "rlvr.checkpoint_every=2", "rlvr.validate_every=0"],
         f"data.uri={_twin(tmp_path / 'twin')}",

@@ -23,6 +23,7 @@ pytest.importorskip("torch", reason="needs torch: pip install 'ehrmind_k8s[train
 STEPS, PROMPTS = 10, 4
 SETTINGS = [
     "seed=5",
+    "stages=[prepare,sft,rlvr]",
     "model.context=512",
     "data.max_prompt_tokens=256",
     "rollout.engine=transformers",
