@@ -49,6 +49,7 @@ REPORT = "report.json"  # in the output of evaluate, beside report.md and report
 TOKEN = "rollout/token"  # noqa: S105 (a name, of what `rollout.token` keeps below the run's own URI)
 LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage
 MODEL = "model"  # what the run is for, below the run's own URI
+TERMS = "DATA_TERMS.txt"  # beside weights that learned from data with terms of use, so that they go where the weights go
 ATTEMPTS = "attempts/"  # claims of a stage
 TRANSFERS = 8  # files of one artifact under way at once; the parts of large ones share the store's own workers
 

@@ -80,7 +80,7 @@ def publish(
     for pattern in _REQUIRED[kind]:
         if not any(folder.glob(pattern)):
             raise ModelError(f"{folder}: a {kind} policy needs {pattern}, which is not there")
-    names = sorted({path.name for pattern in _FILES[kind] for path in folder.glob(pattern)})
+    names = sorted({path.name for pattern in (*_FILES[kind], artifacts.TERMS) for path in folder.glob(pattern)})
     meta = {
         "name": name,
         "kind": kind,

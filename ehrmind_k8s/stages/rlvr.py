@@ -5,6 +5,7 @@ A killed attempt is continued from the newest checkpoint that its manifest prove
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def _train(context: Context, prepared: Path, tokenizer: Tokenizer, model: Any, g
         position = step * spec.rlvr.prompts_per_step
         return Checkpoint(step, context.attempt, position, policies.current.name, steps.scores.get(step), ranks.size())
 
-    boundary = loop.StepBoundary(context.claim, curve, spec.rlvr.checkpoint_every, spec.rlvr.keep_checkpoints, describe, rollouts.stop)
+    terms = partial(loading.put_terms, context.inputs["prepare"])
+    boundary = loop.StepBoundary(context.claim, curve, spec.rlvr.checkpoint_every, spec.rlvr.keep_checkpoints, describe, rollouts.stop, terms)
     loop.train(trainer, boundary, restored if resumed else None)
     policies.follow(trainer, spec.rlvr.steps)

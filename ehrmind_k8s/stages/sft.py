@@ -80,7 +80,9 @@ def _train(context: Context, model: Any, tokenizer: Tokenizer, rows: list[Exampl
     processing_class = loading.processing_class(tokenizer, folder)
     trainer = sft.build(spec, model, processing_class, data, curve, context.work / "trainer")
     describe = partial(_checkpoint, context.attempt, spec.sft.batch_size)
-    boundary = loop.StepBoundary(context.claim, curve, spec.sft.checkpoint_every, keep=1, describe=describe)
+    boundary = loop.StepBoundary(
+        context.claim, curve, spec.sft.checkpoint_every, keep=1, describe=describe, beside=partial(loading.put_terms, context.inputs["prepare"])
+    )
     logs.event("sft.start", rows=len(rows), steps=trainer.args.max_steps, from_step=restored.step if restored else 0)
     loop.train(trainer, boundary, context.work / "restored" if restored else None)
 

@@ -37,6 +37,13 @@ def prepared(store: ObjectStore, folder: Path, *names: str) -> Path:
     return folder
 
 
+def put_terms(store: ObjectStore, folder: Path) -> None:
+    """Put the terms of the data, as the prepare stage at `store` names them, beside weights that learned from it; no file where there are none."""
+    manifest = artifacts.load(store)
+    if manifest is not None and manifest.meta.get("terms"):
+        (folder / artifacts.TERMS).write_text(f"{manifest.meta['terms']}\n", encoding="utf-8")
+
+
 def processing_class(tokenizer: Tokenizer, folder: Path) -> PreTrainedTokenizerFast:
     """What Trainer wants of a tokenizer: its stop and padding tokens. It never sees a text; AutoTokenizer could rebuild the pre-tokenizer."""
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token=tokenizer.eos_token, pad_token=tokenizer.pad_token)

@@ -35,10 +35,19 @@ class Curve:
 
 
 class StepBoundary(TrainerCallback):
-    """Saves every `every` steps and when a stop is asked for. `describe(step)` says what a checkpoint is of."""
+    """Saves every `every` steps and when a stop is asked for. `describe(step)` says what a checkpoint is of, `beside(folder)` puts more into it."""
 
-    def __init__(self, claim: Claim, curve: Curve, every: int, keep: int, describe: Callable[[int], Checkpoint], stop: Stop | None = None) -> None:
-        self.claim, self.curve, self.every, self.keep, self.describe = claim, curve, every, keep, describe
+    def __init__(
+        self,
+        claim: Claim,
+        curve: Curve,
+        every: int,
+        keep: int,
+        describe: Callable[[int], Checkpoint],
+        stop: Stop | None = None,
+        beside: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        self.claim, self.curve, self.every, self.keep, self.describe, self.beside = claim, curve, every, keep, describe, beside
         self.uploader = Uploader()
         self.stop = stop or Stop()
         self.whole = self.saved = 0  # the last step that is over, and the last one that was saved
@@ -61,6 +70,7 @@ class StepBoundary(TrainerCallback):
         checkpoint.share_rng(folder)
         if ranks.rank() == 0:
             shutil.copy(self.curve.path, folder)
+            self.beside(folder)
             self.uploader.start(partial(self._commit, self.describe(state.global_step), folder))
         else:
             shutil.rmtree(folder)

@@ -25,6 +25,8 @@ def publish_model(context: Context, name: str, model: Any, tokenizer: Tokenizer)
         return
     folder, kind = context.work / name, context.spec.model.tuning
     loading.save(model, folder, context.spec.model.dtype)
+    if name != "base":
+        loading.put_terms(context.inputs["prepare"], folder)
     weights.publish(context.out, name, folder, kind=kind, tokenizer=tokenizer.fingerprint, canary=canary(model, tokenizer), claim=context.claim)
 
 
@@ -73,6 +75,7 @@ class Policies:
         folder = self.context.work / name
         model = trainer.accelerator.unwrap_model(trainer.model)
         loading.save(model, folder, spec.model.dtype)
+        loading.put_terms(self.context.inputs["prepare"], folder)
         with trainer.accelerator.autocast():
             expected = canary(model, self.tokenizer)
         policy = weights.publish(

@@ -1,6 +1,7 @@
 """`<run>/model/`: a folder that opens by itself, and the line that serves it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,15 @@ def run_spec(tuning: str) -> RunSpec:
     return spec.load({"task": "medcalc", "preset": "tiny", "name": "demo"}, [f"model.tuning={tuning}"])
 
 
-def publish(tuning: str, tmp_path: Path) -> tuple[Path, str]:
+def publish(tuning: str, tmp_path: Path, beside: Mapping[str, str] | None = None) -> tuple[Path, str]:
     """Export a policy of this kind; returns the model folder and the serving line."""
     run = storage.open(str(tmp_path / "run"))
     for name, files in (("start", START), ("policy", WEIGHTS[tuning])):
         (tmp_path / name).mkdir()
         for file in files:
             (tmp_path / name / file).write_text(f"{name} {file}")
+    for name, text in (beside or {}).items():
+        (tmp_path / "policy" / name).write_text(text)
     uri = storage.join(run.uri, "rlvr/policy/v3-a1")
     meta = {"name": "v3-a1", "kind": tuning, "tokenizer": "f1"}
     weights = artifacts.publish(storage.open(uri), "", tmp_path / "policy", "policy", meta)
@@ -42,6 +45,12 @@ def test_a_whole_model_has_the_policy_s_weights_and_the_start_model_s_tokenizer(
     assert (folder / "model.safetensors").read_text() == "policy model.safetensors"
     assert (folder / "config.json").read_text() == "policy config.json"
     assert command == f"vllm serve {folder} --served-model-name demo --max-model-len 8192"
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_terms_of_the_data_go_where_the_weights_go(tuning: str, tmp_path: Path) -> None:
+    folder, _ = publish(tuning, tmp_path, {"DATA_TERMS.txt": "For research."})
+    assert (folder / "DATA_TERMS.txt").read_text() == "For research."
 
 
 def test_an_adapter_names_its_start_model_and_cannot_pass_for_a_whole_one(tmp_path: Path) -> None:

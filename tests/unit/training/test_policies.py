@@ -87,7 +87,8 @@ def followed(model_folder: Path, tokenizer: Tokenizer, claim: Claim, tmp_path: P
     def make(engine: str) -> tuple[Policies, Any]:
         spec = spec_of(engine=engine)
         model = loading.start_model(spec.model, model_folder, 0)
-        context = Context(spec, "unused", "uid", "rlvr", claim.attempt, claim, claim.store, {}, tmp_path)
+        prepare = storage.open(str(tmp_path / "prepare"))
+        context = Context(spec, "unused", "uid", "rlvr", claim.attempt, claim, claim.store, {"prepare": prepare}, tmp_path)
         trainer = SimpleNamespace(model=model, accelerator=Accelerator(cpu=True))
         return Policies(context, InProcess(tokenizer, model=model), tokenizer, Policy("sft", "elsewhere")), trainer
 
@@ -136,3 +137,14 @@ def test_a_fenced_attempt_publishes_no_version(followed: Any, claim: Claim) -> N
     with pytest.raises(Fenced):
         policies.follow(trainer, 1)
     assert kept(claim) == []
+
+
+def test_the_terms_of_the_data_lie_beside_the_weights_that_learned_from_it(followed: Any, claim: Claim, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "train.parquet").write_bytes(b"rows")
+    policies, trainer = followed("vllm")
+    policies.follow(trainer, 1)
+    artifacts.publish(policies.context.inputs["prepare"], "", tmp_path / "rows", "prepare", {"terms": "For research."})
+    policies.follow(trainer, 2)
+    assert claim.store.head("policy/v1-a1/DATA_TERMS.txt") is None
+    assert claim.store.get_bytes("policy/v2-a1/DATA_TERMS.txt") == b"For research.\n"
