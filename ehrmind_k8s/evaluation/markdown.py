@@ -17,6 +17,7 @@ def render(report: Report) -> str:
         _head(report),
         _results(report),
         _diagnosis(report),
+        _confusions(report),
         _parts(report),
         *(_table(report, t) for t in report.tables),
         _training(report),
@@ -64,6 +65,12 @@ def _diagnosis(report: Report) -> str:
     decided = f"**{_safe(views.warm_up(report.warm_up))}**" if report.warm_up else ""
     table = _grid(head, [[_safe(cell) for cell in row] for row in rows])
     return "\n\n".join(p for p in ["## Diagnosis", views.asked(report.diagnosis), table, found, decided] if p)
+
+
+def _confusions(report: Report) -> str:
+    safe = [(label, [_safe(h) for h in head], [[_safe(c) for c in row] for row in rows]) for label, head, rows in views.confusions(report)]
+    tables = [f"{TITLES[label]}:\n\n{_grid(head, rows)}" for label, head, rows in safe]
+    return "\n\n".join(["## Confusion", "Rows are what is right, columns what greedy answers say.", *tables]) if tables else ""
 
 
 def _parts(report: Report) -> str:

@@ -8,13 +8,13 @@ votes for a class, and give `mean_at_<k>` (the share of right samples) and `pass
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from ehrmind_k8s.evaluation.generate import Answer, Questions
-from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Difference, Estimate, PolicyResult, Row, Table
+from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Confusion, Difference, Estimate, PolicyResult, Row, Table
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout.base import Policy
 from ehrmind_k8s.statistics import bootstrap, calibration, classification, comparison
@@ -56,8 +56,15 @@ def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping
     estimates = {
         of: {m: Estimate(i.value, i.low, i.high, len(groups), len(set(groups))) for m, i in found.items()} for of, found in intervals.items()
     }
-    curves = {label: _calibration(_chosen(f"{label}/task/", columns)) for label in policies}
-    results = {label: _result(policy, estimates[label], rows[label], curves[label]) for label, policy in policies.items()}
+    own = {label: _chosen(f"{label}/task/", columns) for label in policies}
+    results = {
+        label: replace(
+            _result(policy, estimates[label], rows[label]),
+            calibration=_calibration(own[label]),
+            confusion=_confusion(questions.task.classes, own[label]),
+        )
+        for label, policy in policies.items()
+    }
     pairs = [(b, a) for a, b in combinations(policies, 2)]
     chances = [intervals[f"{b}-{a}"][questions.task.primary_metric].p for b, a in pairs]
     differences = [Difference(b, a, estimates[f"{b}-{a}"], *both) for (b, a), *both in zip(pairs, chances, comparison.holm(chances), strict=True)]
@@ -155,11 +162,20 @@ def _calibration(columns: Columns) -> tuple[Bin, ...]:
     return tuple(Bin(float(predicted), float(observed), int(n)) for predicted, observed, n in points if n)
 
 
-def _result(policy: Policy, metrics: Mapping[str, Estimate], rows: Sequence[_Answered], curve: tuple[Bin, ...]) -> PolicyResult:
+def _confusion(classes: tuple[str, ...], columns: Columns) -> Confusion | None:
+    """The matrix of a task whose answers are one of `classes`."""
+    if not classes:
+        return None
+    said = np.column_stack([columns[f"said_{i}"] for i in range(len(classes) + 1)])
+    table = classification.confusion(columns["truth"], said, np.ones(len(said)), len(classes))
+    return Confusion(classes, tuple(tuple(int(n) for n in row) for row in table.round()))
+
+
+def _result(policy: Policy, metrics: Mapping[str, Estimate], rows: Sequence[_Answered]) -> PolicyResult:
     counts = Counter(outcome(r.greedy) for r in rows)
     tokens = float(np.mean([r.greedy.n_tokens for r in rows])) if rows else math.nan
     cut = sum(r.greedy.finish_reason == "length" for r in rows)
-    return PolicyResult(policy.name, policy.uri, metrics, {o: counts[o] for o in OUTCOMES}, tokens, cut, calibration=curve)
+    return PolicyResult(policy.name, policy.uri, metrics, {o: counts[o] for o in OUTCOMES}, tokens, cut)
 
 
 def outcome(answer: Answer) -> str:

@@ -74,6 +74,19 @@ def parts(report: Report) -> tuple[str, list[tuple[str, int | None, list[str]]]]
     return table.name if table else "part", [(part, rows.get(part), list(names)) for part, names in found.items()]
 
 
+def confusions(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Policy, head and rows of each confusion matrix; nothing for a task whose answers are open."""
+    return [
+        (
+            label,
+            ["", *found.classes, "none of them"],
+            [[name, *map(str, counts)] for name, counts in zip(found.classes, found.counts, strict=True)],
+        )
+        for label, policy in report.policies.items()
+        if (found := policy.confusion)
+    ]
+
+
 def calibration(report: Report) -> list[Series]:
     """Share of positives over predicted probability (percent), a curve per policy beside the diagonal where both are equal; none without one."""
     curves = [

@@ -66,6 +66,7 @@ class Task(Protocol):
     label_sets: tuple[str, ...]
     splits: tuple[str, ...]  # values of `data.split`, the default first; empty where the source's own split is all there is
     subtasks: tuple[str, ...]  # values of `data.subtasks`; empty where the task is one
+    classes: tuple[str, ...]  # what an answer can say, where it is one of a few (columns `truth` and `said_<i>`); empty where it is open
     terms: str  # whose data it is, its licence and what it may not be used for: a sentence for the report
     layouts: str  # one paragraph: the source layouts that `read` accepts
 
@@ -89,7 +90,8 @@ class Task(Protocol):
 
         `answers[i]` are the texts that count as the answer to `examples[i]` (one greedy text, or several that weigh as one); `votes[i]` those
         whose shares are the probabilities of its classes (k samples, or the answers again where there are none). Columns `probability` and
-        `positive` (0 or 1), where a task has them, give the report its calibration curve.
+        `positive` (0 or 1), where a task has them, give the report its calibration curve. A task with C `classes` has `truth` (0 to C - 1) and
+        `said_0` to `said_<C>`, the shares of the answers that say each class and, last, none: the report's confusion matrix.
         """
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:

@@ -23,6 +23,7 @@ class Ehrshot:
     label_sets = data.LABEL_SETS
     splits = cohort.SPLIT_WAYS
     subtasks = subtasks.NAMES
+    classes = ("no", "yes")
     terms = terms.EHRSHOT
     layouts = readers.LAYOUTS
 

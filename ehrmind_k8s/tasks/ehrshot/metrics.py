@@ -35,11 +35,19 @@ def columns(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], v
     return {
         "subtask": subtask,
         "positive": positive,
+        "truth": positive,
+        **_said(answers),
         **of_probability(probability, positive, subtask),
         "right": np.array([_share([t.verdict.correct for t in texts]) for texts in answers], dtype=float),
         "unreadable": np.array([_share([scoring.vote(t.verdict) is None for t in texts]) for texts in votes], dtype=float),
         **{OF + name: subtask == code for code, name in enumerate(names)},
     }
+
+
+def _said(answers: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
+    """`said_0`, `said_1` and `said_2`: shares of the answers that say no, yes, and neither."""
+    votes = [[scoring.vote(t.verdict) for t in texts] for texts in answers]
+    return {f"said_{i}": np.array([_share([v == said for v in row]) for row in votes], dtype=float) for i, said in enumerate((0, 1, None))}
 
 
 def of_probability(probability: np.ndarray, positive: np.ndarray, subtask: np.ndarray) -> dict[str, np.ndarray]:

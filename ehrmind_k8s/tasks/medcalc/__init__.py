@@ -23,6 +23,7 @@ class MedCalc:
     label_sets = labels.LABEL_SETS
     splits = ()
     subtasks = ()
+    classes = ()
     terms = "MedCalc-Bench (Khandekar et al. 2024, arXiv 2406.12036), licence CC-BY-SA 4.0. For research, not for clinical use."
     layouts = (
         "MedCalc-Bench as CSV or parquet with its 14 columns (v1.0, v1.1, v1.2, Verified, the paper's parquet), or the relabelled v1.0 test rows"

@@ -20,6 +20,7 @@ class Trec:
     label_sets = data.LABEL_SETS
     splits = data.SPLIT_WAYS
     subtasks = ()
+    classes = qrels.GRADES
     terms = (
         "TREC Clinical Trials 2021 and 2022: topics and judgments of NIST and NLM, public; trial records of ClinicalTrials.gov, public, to be"
         " attributed with their date. For research, not for clinical use."

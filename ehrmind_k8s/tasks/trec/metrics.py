@@ -26,17 +26,17 @@ SAID = tuple(f"said_{grade}" for grade in range(len(GRADES) + 1))  # the last is
 
 
 def columns(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
-    """All of length N: `grade`; SAID, the shares of the answers; RANKING, a topic's figure on its first row and NaN on the others."""
+    """All of length N: `truth` (the grade); SAID, the shares of the answers; RANKING, a topic's figure on its first row and NaN on the others."""
     said = np.array([_shares(texts) for texts in answers], dtype=float).reshape(len(examples), len(SAID))
     scores = np.array([_shares(texts) for texts in votes], dtype=float).reshape(len(examples), len(SAID)) @ (0.0, 1.0, 2.0, 0.0)
-    found = {"grade": np.array([e.target["grade"] for e in examples], dtype=np.int64)}
+    found = {"truth": np.array([e.target["grade"] for e in examples], dtype=np.int64)}
     return found | {name: said[:, i] for i, name in enumerate(SAID)} | _ranking(examples, scores)
 
 
 def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
     """Point estimates; row i counts `weights[i]` times. NaN over no rows."""
     said = np.column_stack([columns[name] for name in SAID])
-    table = classification.confusion(columns["grade"], said, weights, len(GRADES))
+    table = classification.confusion(columns["truth"], said, weights, len(GRADES))
     total = table.sum()
     return {
         "balanced_accuracy": _mean(classification.recalls(table)),

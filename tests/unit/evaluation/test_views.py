@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ehrmind_k8s.evaluation import markdown, page, summary, views
-from ehrmind_k8s.evaluation.report import Bin, Estimate, Report, Row, Table, WarmUp, headline, interval, percent, points
+from ehrmind_k8s.evaluation.report import Bin, Confusion, Estimate, Report, Row, Table, WarmUp, headline, interval, percent, points
 from tests.conftest import ROOT
 from tests.unit.evaluation import report_sample
 
@@ -53,6 +53,15 @@ def test_names_from_data_are_escaped_in_page_and_markdown(report: Report) -> Non
     assert table and not any("<script" in line for line in table)
     bars = [len(re.findall(r"(?<!\\)\|", line)) for line in table if line.startswith("|")]
     assert bars[:2] == [10, 7], "a finding has nine cells, a line of correct answers six"
+
+
+def test_a_confusion_matrix_is_shown_where_answers_are_classes(report: Report) -> None:
+    found = Confusion(("no", HOSTILE), ((31, 7, 2), (4, 59, 1)))
+    told = replace(report, policies=report.policies | {"rlvr": replace(report.policies["rlvr"], confusion=found)})
+    text = markdown.render(told)
+    assert "| no | 31 | 7 | 2 |" in text and "none of them" in text and "<script" not in text
+    assert "<td>59</td>" in page.render(told) and "<script" not in page.render(told)
+    assert "Confusion" not in markdown.render(report)
 
 
 def test_every_chart_says_in_words_what_it_shows_and_every_column_has_a_header(report: Report) -> None:

@@ -88,3 +88,9 @@ def test_topics_weigh_alike_and_a_topic_that_is_drawn_twice_counts_twice() -> No
 
 def test_no_rows_have_no_figures() -> None:
     assert all(math.isnan(v) for v in measure([], []).values())
+
+
+def test_the_columns_of_the_confusion_matrix_add_up_to_one_for_each_row() -> None:
+    columns = metrics.columns([row("2021-1", 1, 2), row("2021-1", 2, 0)], [says("2"), says("disagrees")], [[], []])
+    assert columns["truth"].tolist() == [2, 0]
+    assert [columns[f"said_{i}"].tolist() for i in range(4)] == [[0, 0], [0, 0], [1, 0], [0, 1]]
