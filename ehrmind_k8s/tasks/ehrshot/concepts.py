@@ -22,13 +22,13 @@ STANDARD: Mapping[int, str] = {8507: "Gender/M", 8532: "Gender/F", 9201: "Visit/
 def described(source: Path, codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
     """Code -> concept name, for the codes that occur, and the files that say so; both empty where the source has no CONCEPT."""
     found: dict[str, str] = {}
-    files, wanted = _concept_files(source), pa.array(sorted(codes), pa.string())
-    for path in files:
+    read, wanted = files(source, "concept"), pa.array(sorted(codes), pa.string())
+    for path in read:
         for batch in batches(path, ("vocabulary_id", "concept_code", "concept_name")):
             made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/")
             kept = pc.is_in(made, value_set=wanted)
             found |= dict(zip(made.filter(kept).to_pylist(), batch["concept_name"].filter(kept).to_pylist(), strict=True))
-    return {code: text for code, text in found.items() if text}, files
+    return {code: text for code, text in found.items() if text}, read
 
 
 class Concepts:
@@ -38,7 +38,7 @@ class Concepts:
         ids, codes = [np.array([*STANDARD], dtype=np.int64)], [pa.array([*STANDARD.values()], pa.string())]
         names = [pa.nulls(len(STANDARD), pa.string())]
         wanted = pa.array(used)
-        for path in _concept_files(source):
+        for path in files(source, "concept"):
             for batch in batches(path, ("concept_id", "vocabulary_id", "concept_code", "concept_name")):
                 concept = integers(batch["concept_id"], path.name, "concept_id")
                 kept = pc.is_in(pa.array(concept), value_set=wanted)
@@ -118,9 +118,10 @@ def integers(column: pa.Array | None, name: str, field: str, missing: int | None
     return found
 
 
-def _concept_files(source: Path) -> list[Path]:
+def files(source: Path, table: str) -> list[Path]:
+    """Files of a table by its lower-case name: one file, or the shards in a folder of that name."""
     if not source.is_dir():
         return []
-    found = [p for p in sorted(source.rglob("*")) if p.is_file() and p.name.lower().split(".")[0] == "concept" and p.name.lower().endswith(SUFFIXES)]
-    shards = [p for p in sorted(source.rglob("*")) if p.is_file() and p.parent.name.lower() == "concept" and p.name.lower().endswith(SUFFIXES)]
-    return found or shards
+    found = [p for p in sorted(source.rglob("*")) if p.is_file() and p.name.lower().endswith(SUFFIXES)]
+    whole = [p for p in found if p.name.lower().split(".")[0] == table]
+    return whole or [p for p in found if p.parent.name.lower() == table]

@@ -6,15 +6,15 @@ covers I21.09). They are narrower than the roots, and labels made from them are 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
+
+from ehrmind_k8s.tasks.ehrshot import concepts
 
 # Root concepts of the benchmark's labelers (ehrshot_tasks.json of the facts; som-shahlab/ehrshot-benchmark, labelers/ehrshot.py).
 ROOTS: Mapping[str, tuple[str, ...]] = {
@@ -87,12 +87,11 @@ class Vocabulary:
 def hierarchy(source: Path) -> Descendants:
     """Root concept -> all codes below it, from what the source brings; empty where it brings nothing."""
     roots = frozenset(root for roots in ROOTS.values() for root in roots)
-    files = {p.name.lower().split(".")[0]: p for p in sorted(source.rglob("*")) if p.is_file()} if source.is_dir() else {}
-    if "concept" in files and "concept_ancestor" in files:
-        return _from_omop(files["concept"], files["concept_ancestor"], roots)
-    if (codes := files.get("codes")) is not None and codes.suffix == ".parquet":
-        return _from_meds(codes, roots)
-    return {}
+    concept, ancestor, codes = (concepts.files(source, name) for name in ("concept", "concept_ancestor", "codes"))
+    if concept and ancestor:
+        return _from_omop(concept, ancestor, roots)
+    meds = [path for path in codes if path.suffix == ".parquet" and "parent_codes" in concepts.column_names(path)]
+    return _from_meds(meds[0], roots) if meds else {}
 
 
 def _stands_in(code: str, subtask: str) -> bool:
@@ -102,8 +101,6 @@ def _stands_in(code: str, subtask: str) -> bool:
 
 
 def _from_meds(path: Path, roots: Iterable[str]) -> dict[str, frozenset[str]]:
-    if "parent_codes" not in pyarrow.parquet.read_schema(path).names:
-        return {}
     table = pyarrow.parquet.read_table(path, columns=["code", "parent_codes"])
     children: dict[str, list[str]] = {}
     for code, parents in zip(table["code"].to_pylist(), table["parent_codes"].to_pylist(), strict=True):
@@ -123,36 +120,23 @@ def _all_below(root: str, children: Mapping[str, Sequence[str]]) -> frozenset[st
     return frozenset(found)
 
 
-def _from_omop(concept: Path, ancestor: Path, roots: Iterable[str]) -> dict[str, frozenset[str]]:
-    """CONCEPT_ANCESTOR has tens of millions of rows, so both tables are streamed and only rows below a root are kept."""
+def _from_omop(concept: Sequence[Path], ancestor: Sequence[Path], roots: frozenset[str]) -> dict[str, frozenset[str]]:
+    """CONCEPT_ANCESTOR has tens of millions of rows, so both tables are read batch by batch and only rows below a root are kept."""
     code_of: dict[int, str] = {}
-    for batch in _batches(concept, ("concept_id", "vocabulary_id", "concept_code")):
-        codes = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").to_pylist()
-        code_of |= dict(zip(batch["concept_id"].cast(pa.int64()).to_pylist(), codes, strict=True))
-    wanted = {id_: code for id_, code in code_of.items() if code in set(roots)}
-    ids, below = pa.array(sorted(wanted), pa.int64()), {code: set[str]() for code in wanted.values()}
-    for batch in _batches(ancestor, ("ancestor_concept_id", "descendant_concept_id")):
-        above = batch["ancestor_concept_id"].cast(pa.int64())
-        mask = pc.is_in(above, value_set=ids)
-        for a, d in zip(above.filter(mask).to_pylist(), batch["descendant_concept_id"].cast(pa.int64()).filter(mask).to_pylist(), strict=True):
+    for path, batch in _batches(concept, ("concept_id", "vocabulary_id", "concept_code")):
+        made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").to_pylist()
+        code_of |= dict(zip(concepts.integers(batch["concept_id"], path.name, "concept_id").tolist(), made, strict=True))
+    wanted = {id_: code for id_, code in code_of.items() if code in roots}
+    below: dict[str, set[str]] = {code: set() for code in wanted.values()}
+    for path, batch in _batches(ancestor, ("ancestor_concept_id", "descendant_concept_id")):
+        above, under = (concepts.integers(batch[c], path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id"))
+        kept = np.isin(above, list(wanted))
+        for a, d in zip(above[kept].tolist(), under[kept].tolist(), strict=True):
             if d in code_of:
                 below[wanted[a]].add(code_of[d])
     return {root: frozenset(codes) for root, codes in below.items() if codes}
 
 
-def _batches(path: Path, columns: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """The named columns (whatever their case) of an OMOP table, batch by batch. Athena writes tabs, others commas."""
-    if path.suffix == ".parquet":
-        names = {n.lower(): n for n in pyarrow.parquet.read_schema(path).names}
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=[names[c] for c in columns]):
-            yield {c: batch[names[c]] for c in columns}
-        return
-    with path.open(encoding="utf-8") as file:
-        header = file.readline()
-    parse = pyarrow.csv.ParseOptions(delimiter="\t" if "\t" in header else ",", quote_char=False if "\t" in header else '"')
-    names = {n.strip().strip('"').lower(): n.strip().strip('"') for n in header.split("\t" if "\t" in header else ",")}
-    types = {names[c]: pa.int64() if c.endswith("_id") and c != "vocabulary_id" else pa.string() for c in columns}
-    options = pyarrow.csv.ConvertOptions(include_columns=[names[c] for c in columns], column_types=types)
-    with pyarrow.csv.open_csv(path, parse_options=parse, convert_options=options) as reader:
-        for batch in reader:
-            yield {c: batch[names[c]] for c in columns}
+def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in files:
+        yield from ((path, batch) for batch in concepts.batches(path, columns))
