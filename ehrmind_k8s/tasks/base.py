@@ -23,7 +23,8 @@ def words(text: str) -> int:
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a reader found. `inputs` maps each file read to its SHA-256; `audit` holds counts and checks for the manifest and the report.
+    """What a reader found. `inputs` maps each file read to its SHA-256; `audit` holds counts and checks for the manifest and the report,
+    and under `warnings` sentences that belong beside the figures.
 
     `examples` is read once, to its end. A reader of large sources makes them as they are asked for; its `drops` and `audit` are whole only then.
     `total` is about how many examples there will be, for the progress bar. `terms` replaces the task's where they depend on the source.

@@ -23,7 +23,7 @@ from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.base import Count, TaskData
-from ehrmind_k8s.tasks.ehrshot import cohort, labelling, labels, outcomes, prompt, readers, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, subtasks, terms
 from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
@@ -58,7 +58,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         given = _given(files, chosen, records, vocabulary, data)
         found = cohort.build(chosen, given, records.splits, cohort.shot_files(source), data, seed)
         traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
-        inputs = dict(records.inputs) | _inputs(source, files, chosen)
+        inputs = dict(records.inputs) | _inputs(source, files, chosen, data.shots is not None)
     except BaseException:
         rmtree(work, ignore_errors=True)
         raise
@@ -116,12 +116,15 @@ def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
         yield subject, minute, chosen[code].name
 
 
-def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask]) -> dict[str, str]:
-    """Files of labels, samples, traces and descriptions -> SHA-256."""
+def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask], shots: bool) -> dict[str, str]:
+    """Files of labels, samples, traces, descriptions and the hierarchy -> SHA-256."""
     used = [files[name] for name in sorted({s.folder for s in chosen} & set(files))]
     paths = [f for path in used for f in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     if source.is_dir():
         paths += [p for name in (labels.TRACES_NAME, DESCRIPTIONS) for p in sorted(source.rglob(name))]
+        paths += concepts.files(source, "concept_ancestor")
+    if shots:
+        paths += [path for name, path in sorted(cohort.shot_files(source).items()) if name in {s.folder for s in chosen}]
     return {p.relative_to(source).as_posix(): sources.sha256(p) for p in paths}
 
 

@@ -37,6 +37,12 @@ def test_labels_that_disagree_with_a_recomputation_are_counted(report: Report) -
     assert "test labels" not in said(replace(report, data=replace(report.data, audit={})))
 
 
+def test_what_the_reader_of_the_data_warns_of_is_said(report: Report) -> None:
+    warned = replace(report.data, audit={"warnings": ["new_lupus has 3 positive test labels", "test has 7 subjects"]})
+    assert "The preparation warns: new_lupus has 3 positive test labels; test has 7 subjects." in said(replace(report, data=warned))
+    assert "warns" not in said(report)
+
+
 def test_rows_that_were_not_asked_dropped_or_not_scored_are_counted(report: Report) -> None:
     data = replace(report.data, asked=200, total=400, unscored=3, drops={"test": {"prompt_too_long": 2}})
     text = said(replace(report, data=data))
