@@ -48,6 +48,7 @@ def run(context: Context) -> Output:
         "policies": {"base": artifacts.policy_key("base")},
         "choice": {"train": choice.train, "categories": list(choice.categories), "why": choice.why},
         "traces": dict(gathered.judged) if gathered else {},
+        "sampled_tokens": sum(a.n_tokens for a in answers),
     }
     return Output(out, meta, message=choice.why, headline={f: float(len(diagnosis.found(f))) for f in diagnose.FINDINGS})
 
