@@ -111,7 +111,7 @@ def _costs(context: Context, manifests: Mapping[str, Manifest], lines: Mapping[s
     seconds = {s: float(m.meta["result"]["seconds"]) for s, m in manifests.items()} | {context.stage: found.seconds}
     stages = tuple(StageCost(s, round(t, 1), artifacts.latest_attempt(stores[s])) for s, t in seconds.items())
     sft, rlvr = lines.get("sft", ()), lines.get("rlvr", ())
-    tokens = {"diagnose_sampled": manifests["diagnose"].meta["sampled_tokens"]} if "diagnose" in manifests else {}
+    tokens = {"diagnose_sampled": int(manifests["diagnose"].meta.get("sampled_tokens", 0))} if "diagnose" in manifests else {}
     tokens |= {"sft_trained": _sum(sft, "tokens")} if sft else {}
     if rlvr:
         tokens |= {"rlvr_prompt": _sum(rlvr, "prompt_tokens_total"), "rlvr_sampled": _sum(rlvr, "completion_tokens_total")}
