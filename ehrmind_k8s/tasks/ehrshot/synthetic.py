@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from ehrmind_k8s.tasks.ehrshot import patients, prompt, subtasks
 from ehrmind_k8s.tasks.ehrshot.patients import Event, Label, Patient
 
+LAYOUTS = ("ehrshot", "meds", "meds_shards", "omop")
 READMISSION = "guo_readmission"
 SHOTS = (1, 2)  # per class, beside -1 for all
 FIRST_CONCEPT = 2_000_000_001  # OMOP leaves ids from 2 billion on to sites
@@ -40,9 +41,14 @@ def write(folder: Path, seed: int, size: str, layout: str = "ehrshot") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     found = patients.quickstart(draw) if size == "quickstart" else patients.unit(draw)
-    {"ehrshot": _ehrshot, "meds": _meds, "meds_shards": _meds_shards, "omop": _omop}[layout](folder, found, draw)
+    write_patients(folder, found, draw, layout)
     about = (__doc__ or "").replace("TEACHER_ERROR", str(patients.TEACHER_ERROR))
     (folder / "README.md").write_text(f"Size `{size}`, seed {seed}, layout `{layout}`.\n\n{about}", encoding="utf-8")
+
+
+def write_patients(folder: Path, found: Sequence[Patient], draw: random.Random, layout: str) -> None:
+    """Write these patients; `draw` shuffles rows where a layout has them in no order."""
+    {"ehrshot": _ehrshot, "meds": _meds, "meds_shards": _meds_shards, "omop": _omop}[layout](folder, found, draw)
 
 
 # EHRSHOT_ASSETS: one CSV of events, splits, labels and few-shot samples by subtask, and a CONCEPT that a user would put beside them.
