@@ -24,7 +24,7 @@ test-unit: setup ## The fast tests only
 	$(PYTEST) tests/unit tests/architecture $(ARGS)
 
 test-faults: setup tools ## Every fault on a cluster, one after the other; writes their table into docs/operations.md (about an hour on 2 cores)
-	EHRMIND_FAULTS=1 EHRMIND_FAULTS_TABLE=docs/operations.md $(PY) -m pytest tests/unit/controller/test_properties.py tests/cluster/test_faults.py tests/cluster/test_lifecycle.py $(ARGS)
+	EHRMIND_FAULTS=1 EHRMIND_FAULTS_TABLE=docs/operations.md $(PY) -m pytest tests/unit/controller/test_properties.py tests/unit/tasks/ehrshot/test_no_future.py tests/cluster/test_faults.py tests/cluster/test_lifecycle.py $(ARGS)
 
 check: setup verify ## Style, types, import contracts, generated files
 	$(PY) -m ruff check .

@@ -86,9 +86,11 @@ def _event(when: datetime, draw: random.Random) -> Event:
 
 
 def _ended(event: Event, at: datetime, draw: random.Random) -> Event:
-    """What goes on at the time of the question ends after it."""
+    """What goes on at the time of the question ends after it, or on its day, of which only the date is told."""
     if event.end is None and event.table in ("visit_occurrence", "drug_exposure", "condition_occurrence"):
-        return replace(event, end=at + timedelta(minutes=draw.choice((1, 700, 30_000))))
+        late = [at + timedelta(minutes=minutes) for minutes in (1, 700, 30_000)]
+        today = [datetime.combine(at.date(), time())] * (at.time() < time(23, 59))
+        return replace(event, end=draw.choice(late + today))
     return event
 
 
