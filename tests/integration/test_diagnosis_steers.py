@@ -1,14 +1,17 @@
 """`sft.mode: auto` on two real start models: one that knows nothing, and one that has been taught but errs. Each is sampled, not scripted."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ehrmind_k8s import artifacts, spec, stages, storage
+from ehrmind_k8s import artifacts, examples, spec, stages, storage
 from ehrmind_k8s.artifacts import RunDocument
 from ehrmind_k8s.storage import ObjectStore
+from ehrmind_k8s.tasks import registry
 from tests.conftest import needs_module
 from tests.integration import small_twin
 
@@ -85,3 +88,37 @@ def test_the_own_right_samples_of_a_model_can_be_what_it_learns_from(ignorant: P
     judged = meta(folder, "sft")["warm_up"]["judged"]
     lines = (folder / "diagnose" / artifacts.TRACES).read_text(encoding="utf-8").splitlines()
     assert 0 < len(lines) == judged["kept"] == meta(folder, "sft")["rows"] <= judged["rows"] == 8
+
+
+def test_a_teacher_writes_for_the_category_that_lacks_knowledge(ignorant: Path, data: Path, tmp_path: Path) -> None:
+    """It knows every second answer; SFT learns from those rows alone."""
+    task, train = registry.get("medcalc"), examples.read_split(ignorant / "prepare" / "train.parquet")
+    knows = {e.messages[-1]["content"]: task.gold(e) for e in train[::2]}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text = knows.get(asked["messages"][-1]["content"], "I do not know.")
+            reply = json.dumps({"choices": [{"message": {"content": text}}] * asked["n"]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        teacher = [f"sft.teacher.url=http://127.0.0.1:{server.server_address[1]}/v1", "sft.teacher.model=big", "sft.teacher.samples=2"]
+        folder = run(data, tmp_path / "run", "sft.traces=teacher", *teacher, "sft.percent=10", "sft.epochs=1")
+    finally:
+        server.shutdown()
+        server.server_close()
+    sft = meta(folder, "sft")
+    judged = sft["warm_up"]["judged"]
+    assert judged["rows"] == round(len(train) / 10) and 0 < judged["kept"] == sft["rows"] < judged["rows"]
+    assert judged["correct"] + judged["malformed"] == 2 * judged["rows"]
+    texts = [json.loads(line) for line in (folder / "diagnose" / artifacts.TRACES).read_text(encoding="utf-8").splitlines()]
+    assert {t["text"] for t in texts} <= set(knows.values())

@@ -12,7 +12,10 @@ from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tokenization import Tokenizer
 from tests.conftest import needs_module
 
-SETTINGS = ("rollout.engine=transformers", "sft.mode=never", "rlvr.max_completion_tokens=48", "evaluate.limit=12", "evaluate.samples=2", "diagnose.limit=1", "diagnose.samples=3")
+SETTINGS = (
+    *("rollout.engine=transformers", "sft.mode=never", "rlvr.max_completion_tokens=48", "evaluate.limit=12", "evaluate.samples=2"),
+    *("diagnose.limit=1", "diagnose.samples=3"),
+)
 
 
 @pytest.fixture(scope="module")
