@@ -7,7 +7,7 @@ returns is looked at again here.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -68,7 +68,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
     walk = _Walk(found, chosen, traces, vocabulary if files else None, room, count, audit)
-    walk.clean = finalize(walk, rmtree, work, ignore_errors=True)
+    finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
 
 
@@ -143,7 +143,6 @@ class _Walk:
     count: Count
     audit: dict[str, Any]
     drops: list[Drop] = field(default_factory=list)
-    clean: Callable[[], Any] = lambda: None  # removes the buckets; called at the end, or when nobody wants the examples any more
 
     def examples(self, records: readers.Source) -> Iterator[Example]:
         """Every example, by subject as the records come and by time within a subject. Fills drops and audit."""
@@ -153,13 +152,10 @@ class _Walk:
         compared = set(subjects[:: -(-len(subjects) // COMPARED)].tolist())
         self.counts: dict[str, Counter[str]] = {"events_kept": Counter(), "events_dropped": Counter(), "checks": Counter()}
         self.agreement: dict[str, Counter[str]] = {}
-        try:
-            for timeline in records.timelines(frozenset(lines)):
-                if timeline.subject in compared:
-                    self._compare(timeline)
-                yield from self._of_subject(timeline, lines.pop(timeline.subject))
-        finally:
-            self.clean()
+        for timeline in records.timelines(frozenset(lines)):
+            if timeline.subject in compared:
+                self._compare(timeline)
+            yield from self._of_subject(timeline, lines.pop(timeline.subject))
         if len(lines) == len(subjects):
             raise DataError(f"none of the {len(subjects)} subjects with labels has a record: the labels are of another source")
         for i in (i for rows in lines.values() for i in rows):

@@ -57,6 +57,16 @@ def test_the_order_of_a_file_changes_nothing(drawn: Drawn, random: Any) -> None:
     assert [asked(built(drawn), s) for s in SPLITS] == [asked(built(again), s) for s in SPLITS]
 
 
+def test_what_is_asked_of_a_subtask_does_not_depend_on_the_others() -> None:
+    drawn = [(s, day, (s + day) % 2) for s in range(20) for day in range(6)]
+    alone = built(drawn, labels_per_subject=2)
+    both = cohort.build(
+        [READMISSION, LOS], {"guo_readmission": labels(drawn[::2]), "guo_los": labels(drawn)}, None, {}, DataSpec(labels_per_subject=2), 1
+    )
+    mine = Cohort(both.asked.rows(both.asked.subtask == 1), both.given, {})
+    assert [asked(mine, split) for split in SPLITS] == [asked(alone, split) for split in SPLITS]
+
+
 def test_shares_of_subjects_are_held_out() -> None:
     found = built([(s, 0, s % 2) for s in range(100)], test_fraction=0.2, validation_fraction=0.25)
     assert len(asked(found, "test")) == 20 and len(asked(found, "validation")) == 20
