@@ -26,7 +26,7 @@ from tests.cluster.observer import Observer
 FULL = os.environ.get("EHRMIND_FAULTS") == "1"
 pytestmark = pytest.mark.skipif(not FULL, reason="it takes long: make test-faults runs it")
 TABLE = os.environ.get("EHRMIND_FAULTS_TABLE")
-STEPS, PROMPTS, SEED = 80, 4, 3
+STEPS, PROMPTS, SEED = 160, 4, 3
 SETTINGS = {
     "seed": SEED,
     "rollout.replicas": 2,

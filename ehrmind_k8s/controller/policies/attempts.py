@@ -127,7 +127,10 @@ def _looked(current: State, stage: Stage, case: Case, snapshot: Snapshot, now: f
         return _concluded(current, stage, outcome, case, now) if outcome else _settling(current, attempt, phase, case, snapshot, now)
     if child.deleting:
         return _settling(current, attempt, None, case, snapshot, now)
-    if phase == "queued" and stage.state == "running":
+    if phase == "queued" and stage.state == "running":  # or this cache of the job is older than the status: the two need not be of one time
+        since = stage.ended or now
+        if (left := left_s(since, SETTLE_S, now)) > 0:
+            return current.having(replace(stage, ended=since)).waking(left)
         return _concluded(current, stage, Outcome("again", outcomes.PREEMPTED), case, now)
     if attempt.lost(now):
         return _concluded(current, stage, Outcome("again", outcomes.NODE_LOST), case, now)

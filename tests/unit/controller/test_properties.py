@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from ehrmind_k8s import crd
@@ -254,7 +254,12 @@ def test_two_operators_at_once_do_no_harm(happenings: list[Move], lag_s: float) 
     assert world.status["state"] == "succeeded"
 
 
+# A second operator that sees the run anew, and its job as it was in the queue.
+BEHIND: list[Move] = [*[("go", 1)] * 4, *[("go", 3)] * 4, ("go", 6), *[("look", None, 0.0)] * 4, ("second", "see", crd.KIND), ("second", "look", None, 0.0)]
+
+
 @CHECKS
+@example("queue", BEHIND)
 @given(st.sampled_from(sorted(CLUSTERS)), st.lists(st.sampled_from((*CALM, *SECOND)), min_size=15, max_size=70))
 def test_crashes_and_late_caches_cost_no_attempt(cluster: str, happenings: list[Move]) -> None:
     world, operator, _ = a_world(cluster)
