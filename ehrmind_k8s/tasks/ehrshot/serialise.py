@@ -183,7 +183,7 @@ class _Record:
         key = past.code * np.int64(len(TABLES)) + past.table  # a code may be in two tables, as that of a visit and of its details
         order = np.argsort(key, kind="stable")  # by code, and by time within a code
         new = np.flatnonzero(np.diff(key[order], prepend=-1))
-        self._order, self._starts, self._stops = order, new, np.append(new[1:], len(order))
+        self._order, self._starts, self._stops = order, new, np.append(new, len(order))[1:]
         self._last = order[self._stops - 1]  # of each code, the place of its last event
 
     def patient(self) -> Iterator[_Line]:
@@ -229,11 +229,13 @@ class _Record:
         return _Line(f"- {self._name(last)}", f"{told}{self._ago(last)}{earlier}\n", 1 + len(values), len(places))
 
     def _stay(self, i: int) -> str:
-        began = ago(int(self.days[i])) if i >= self.static else "no date"
+        if i < self.static:
+            return "no date"
+        began = ago(int(self.days[i]))
         if np.isnat(self.past.end[i]):
             return f"since {began}" if self.names.visits_end else began
         days = int((self.past.end[i].astype("datetime64[D]") - self.past.time[i].astype("datetime64[D]")) // _DAY)
-        return f"{began}, for {days} {'day' if days == 1 else 'days'}" if days else began
+        return f"{began}, for {days} {'day' if days == 1 else 'days'}" if days > 0 else began
 
     def _ago(self, i: int) -> str:
         return f" ({ago(int(self.days[i]))})" if i >= self.static else ""
