@@ -158,7 +158,7 @@ def _time(batch: Mapping[str, pa.Array], stem: str, name: str, size: int) -> np.
 
 
 def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndarray:
-    if column is None:
+    if column is None or pa.types.is_null(column.type):  # parquet that pandas wrote of an empty column
         return np.full(size, NAT)
     if pa.types.is_string(column.type):
         try:

@@ -220,7 +220,7 @@ def _diagnoses(patient: Patient, stays: Sequence[Stay], i: int) -> None:
             told = datetime.combine(told.date(), time()) if dated else told
             known = told + timedelta(hours=23, minutes=59, seconds=59) if dated else told
             patient.add(told, code, "condition_occurrence", dated=dated)
-            patient.add(told + 700 * DAY, code, "condition_occurrence")  # written again later, which changes nothing
+            patient.add(told + 700 * DAY, code, "condition_occurrence", dated=dated)  # written again later, which changes nothing
         for when in sorted({s.discharged for s in stays}):
             if known is None or known >= when + DAY:
                 patient.label(subtask, when, known is not None and known <= when + 365 * DAY)

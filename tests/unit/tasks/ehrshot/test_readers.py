@@ -1,0 +1,349 @@
+"""Records of every layout become the same timelines, and files that cannot be read say where without a value."""
+
+import csv
+import gzip
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.tasks.ehrshot import patients, readers, synthetic
+from ehrmind_k8s.tasks.ehrshot.patients import Patient
+from ehrmind_k8s.tasks.ehrshot.readers import Source
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
+from tests.conftest import shared_data
+
+SECRET = "1913-secret"
+HEADER = ",patient_id,start,end,code,value,unit,visit_id,omop_table\n"
+Row = tuple[Any, ...]
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Source]:
+    with TemporaryDirectory() as work:
+        yield readers.open(source, Path(work))
+
+
+def twin(folder: Path, layout: str) -> Path:
+    synthetic.write(folder, 7, "unit", layout)
+    return folder
+
+
+def events(source: Path) -> dict[int, Counter[Row]]:
+    """Subject -> its events, but for births and facts about the person, which layouts write in their own ways, and for visits."""
+    with opened(source) as found:
+        return {t.subject: Counter(row for row in rows(t) if row[2] != "person") for t in found.timelines(None)}
+
+
+def rows(t: Timeline) -> Iterator[Row]:
+    for i in range(len(t.time)):
+        value = None if np.isnan(t.value[i]) else float(np.float32(t.value[i]))
+        text = t.names.texts[t.text[i]] if t.text[i] >= 0 else None
+        unit = t.names.units[t.unit[i]] if t.unit[i] >= 0 else None
+        yield str(t.time[i]), t.names.codes[t.code[i]], TABLES[t.table[i]], value, text, unit
+
+
+def drawn() -> list[Patient]:
+    return patients.unit(random.Random(7))
+
+
+@pytest.mark.parametrize("layout", synthetic.LAYOUTS)
+def test_every_layout_gives_the_events_that_happened(layout: str, tmp_path: Path) -> None:
+    found = events(twin(tmp_path, layout))
+    assert {p.subject: _written(p) for p in drawn()} == found
+
+
+def _written(p: Patient) -> Counter[Row]:
+    """What was drawn, as `rows` tells it; a date is known at the end of its day."""
+    last = np.timedelta64(86399, "s")
+    return Counter(
+        (
+            str(np.datetime64(e.time, "s") + (last if e.dated else 0)),
+            e.code,
+            e.table,
+            float(np.float32(e.value)) if isinstance(e.value, float | int) else None,
+            e.value if isinstance(e.value, str) else None,
+            e.unit,
+        )
+        for e in p.events
+        if e.table != "person"
+    )
+
+
+@pytest.mark.parametrize("layout", synthetic.LAYOUTS)
+def test_timelines_are_in_order_with_births_and_sex_known_from_the_start(layout: str, tmp_path: Path) -> None:
+    born = {p.subject: p for p in drawn()}
+    with opened(twin(tmp_path, layout)) as found:
+        for t in found.timelines(None):
+            timed = t.time[~np.isnat(t.time)]
+            assert (np.diff(timed) >= np.timedelta64(0, "s")).all() and np.isnat(t.time[: len(t.time) - len(timed)]).all()
+            assert t.birth == np.datetime64(born[t.subject].birth, "s")
+            past = t.until(t.birth)
+            assert {t.names.codes[c] for c in past.code} <= {*BIRTHS, "Gender/F", "Gender/M"} and len(past.time) == 2
+        assert found.report["subjects"] == {"all": 26, "without_birth": 0}
+
+
+@pytest.mark.parametrize(("layout", "ends"), [("ehrshot", True), ("meds", False), ("meds_shards", True), ("omop", True)])
+def test_ends_and_visits_are_read_where_the_layout_has_them(layout: str, ends: bool, tmp_path: Path) -> None:
+    with opened(twin(tmp_path, layout)) as found:
+        timelines = list(found.timelines(None))
+        assert found.names.visits_end == ends
+        assert any((~np.isnat(t.end)).any() for t in timelines) == ends
+        assert any((t.visit >= 0).any() for t in timelines) == ends
+
+
+def test_only_the_subjects_asked_for_are_given_each_once(tmp_path: Path) -> None:
+    wanted = {patients.FIRST_SUBJECT, patients.FIRST_SUBJECT + 20, 4}
+    with opened(twin(tmp_path, "ehrshot")) as found:
+        assert sorted(t.subject for t in found.timelines(wanted)) == sorted(wanted - {4})
+        assert len([t.subject for t in found.timelines(None)]) == 26
+
+
+def test_many_buckets_give_the_same_timelines_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = twin(tmp_path, "ehrshot")
+    one = events(source)
+    monkeypatch.setattr(readers, "BUCKET_ROWS", 100)
+    assert events(source) == one
+
+
+@pytest.mark.parametrize("layout", ["ehrshot", "meds", "meds_shards"])
+def test_splits_are_those_of_the_source(layout: str, tmp_path: Path) -> None:
+    words = {"ehrshot": {}, "meds": {"val": "tuning", "test": "held_out"}, "meds_shards": {"val": "tuning", "test": "held_out"}}[layout]
+    with opened(twin(tmp_path, layout)) as found:
+        assert found.splits == {p.subject: words.get(p.split, p.split) for p in drawn()}
+
+
+@pytest.mark.parametrize("layout", synthetic.LAYOUTS)
+def test_codes_are_described_by_what_lies_beside_the_records(layout: str, tmp_path: Path) -> None:
+    with opened(twin(tmp_path, layout)) as found:
+        assert found.names.described["SNOMED/195967001"] == "Asthma"
+        assert patients.ICU not in found.names.described
+        file = "metadata/codes.parquet" if "meds" in layout else "CONCEPT.csv"
+        assert any(name.endswith(file) for name in found.inputs)
+
+
+# The forms in which people hold OMOP.
+
+
+def _upper_header(path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[name.upper() for name in table[0]], *table[1:]])
+
+
+def _zipped(path: Path) -> None:
+    path.with_name(path.name.lower() + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+
+
+def _parquet(path: Path) -> None:
+    pq.write_table(pyarrow.csv.read_csv(path), path.with_suffix(".parquet"))
+    path.unlink()
+
+
+def _sharded(path: Path) -> None:
+    table = pyarrow.csv.read_csv(path)
+    folder = path.with_suffix("")
+    folder.mkdir()
+    half = len(table) // 2
+    pq.write_table(table[:half], folder / "part-00000.parquet")
+    pq.write_table(table[half:], folder / "part-00001.parquet")
+    path.unlink()
+
+
+@pytest.mark.parametrize("change", [_upper_header, _zipped, _parquet, _sharded])
+def test_omop_tables_are_read_in_any_form(change: Callable[[Path], None], tmp_path: Path) -> None:
+    plain = events(twin(tmp_path / "a", "omop"))
+    source = twin(tmp_path / "b", "omop")
+    for path in source.glob("*.csv"):
+        if path.name != "CONCEPT.csv":
+            change(path)
+    assert events(source) == plain
+
+
+def test_a_comma_separated_concept_table_and_a_missing_one_are_both_fine(tmp_path: Path) -> None:
+    source = twin(tmp_path, "omop")
+    text = (source / "CONCEPT.csv").read_text(encoding="utf-8")
+    (source / "CONCEPT.csv").unlink()
+    with opened(source) as found:
+        assert found.names.described == {} and any(code.startswith("OMOP/2000000") for code in found.names.codes)
+        assert "Visit/IP" in found.names.codes
+    table = [line.split("\t") for line in text.splitlines()]
+    with (source / "concept.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(table)
+    with opened(source) as found:
+        assert found.names.described["SNOMED/195967001"] == "Asthma"
+
+
+# What counts, and what is refused.
+
+
+def csv_source(folder: Path, lines: str, header: str = HEADER) -> Path:
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "ehrshot.csv").write_bytes((header + lines).encode("utf-8", "surrogateescape"))
+    return folder
+
+
+def test_columns_are_found_by_name_and_values_may_hold_lines(tmp_path: Path) -> None:
+    header = "code,omop_table,start,patient_id,value,extra\r\n"
+    lines = 'X/1,measurement,2010-05-01T10:00:00,5,"two\nlines",q\r\nX/2,measurement,2010-05-01 11:00:00,5,7.5,q\r\n'
+    with opened(csv_source(tmp_path, lines, header)) as found:
+        (t,) = found.timelines(None)
+        assert [row[:5] for row in rows(t)] == [
+            ("2010-05-01T10:00:00", "X/1", "measurement", None, "two\nlines"),
+            ("2010-05-01T11:00:00", "X/2", "measurement", 7.5, None),
+        ]
+
+
+def test_what_is_left_out_or_changed_is_counted(tmp_path: Path) -> None:
+    lines = (
+        "0,5,2010-05-01,,X/1,abc,,,measurement\n"
+        f"1,5,2010-05-02 00:00:00,,X/1,{'n' * 81},,,note\n"
+        "2,5,2010-05-03 10:00:00,,,1,,,measurement\n"
+        "3,5,2010-05-03 10:00:00,,X/2,1,,,no_such_table\n"
+    )
+    with opened(csv_source(tmp_path, lines)) as found:
+        assert found.report == {
+            "subjects": {"all": 1, "without_birth": 1},
+            "events": {"measurement": 1, "note": 1, "other": 1},
+            "events_left_out": {"texts_over_80_characters": 1, "without_code": 1},
+            "codes": {"distinct": 2, "described": 0},
+            "reading": {"events_known_at_the_end_of_their_day": 2, "values_that_are_text": 2},
+        }
+        (t,) = found.timelines(None)
+        assert t.birth is None and [row[0] for row in rows(t)] == ["2010-05-01T23:59:59", "2010-05-02T23:59:59", "2010-05-03T10:00:00"]
+
+
+GOOD = "0,5,2010-05-01 10:00:00,,X/1,1,g,7.0,measurement\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (f"1,{SECRET},2010-05-01 10:00:00,,X/1,1,,,measurement\n", "column patient_id"),
+        (f"1,5,{SECRET},,X/1,1,,,measurement\n", "column start"),
+        (f"1,5,2010-05-01 10:00:00,{SECRET},X/1,1,,,measurement\n", "column end"),
+        ("1,5,2010-05-01 10:00:00+02:00,,X/1,1,,,measurement\n", "without a zone"),
+        (f"1,5,2010-05-01 10:00:00,,X/1,1,,{SECRET},measurement\n", "column visit_id"),
+        ("1,5,,,X/1,1,,,measurement\n", "column start is empty"),
+        ("1,,2010-05-01 10:00:00,,X/1,1,,,measurement\n", "column patient_id is empty"),
+        (f"1,5,2010-05-01 10:00:00,,{SECRET}\n", "another number of fields"),
+        (f"1,5,2010-05-01 10:00:00,,{SECRET}\udcff,1,,,measurement\n", "not UTF-8"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_refused_with_its_column_and_without_its_value(bad: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as error, opened(csv_source(tmp_path, GOOD + bad)):
+        pass
+    assert "ehrshot.csv" in str(error.value) and SECRET not in str(error.value)
+
+
+def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"no column patient_id; did you mean 'patientid'"),
+        opened(csv_source(tmp_path, "", "patientid,start,code\n")),
+    ):
+        pass
+
+
+def test_two_layouts_or_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"EHRSHOT_ASSETS"), opened(tmp_path / "none"):
+        pass
+    twin(tmp_path / "two" / "a", "ehrshot")
+    twin(tmp_path / "two" / "b", "omop")
+    with pytest.raises(DataError, match="two layouts"), opened(tmp_path / "two"):
+        pass
+
+
+def test_a_torn_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = twin(tmp_path, "meds") / "data" / "data.parquet"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="not a whole parquet file"), opened(tmp_path):
+        pass
+
+
+def _with_types(source: Path, **types: pa.DataType) -> Path:
+    path = source / "data" / "data.parquet"
+    table = pq.read_table(path)
+    for name, kind in types.items():
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    pq.write_table(table, path)
+    return source
+
+
+def test_meds_columns_of_other_types_are_refused_by_name_and_close_ones_are_read(tmp_path: Path) -> None:
+    for name, kind in (("subject_id", pa.string()), ("time", pa.timestamp("us", "UTC")), ("time", pa.string())):
+        with pytest.raises(DataError, match=f"column {name}"), opened(_with_types(twin(tmp_path / str(kind), "meds"), **{name: kind})):
+            pass
+    plain = events(twin(tmp_path / "plain", "meds"))
+    close = {"subject_id": pa.uint32(), "time": pa.timestamp("ns"), "code": pa.dictionary(pa.int32(), pa.string()), "numeric_value": pa.float64()}
+    assert events(_with_types(twin(tmp_path / "close", "meds"), **close)) == plain
+
+
+def test_a_subject_in_two_splits_is_refused(tmp_path: Path) -> None:
+    source = twin(tmp_path / "a", "ehrshot")
+    with (source / "splits" / "person_id_map.csv").open("a", encoding="utf-8") as file:
+        file.write(f"test,{patients.FIRST_SUBJECT}\n")
+    with pytest.raises(DataError, match="two splits"), opened(source):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("column", "bad", "said"),
+    [
+        ("measurement_date", SECRET, "column measurement_date"),
+        ("measurement_datetime", "2010-05-01 10:00:00Z", "without a zone"),
+        ("person_id", SECRET, "column person_id"),
+        ("measurement_concept_id", SECRET, "column measurement_concept_id"),
+    ],
+)
+def test_an_omop_value_that_cannot_be_read_is_refused_with_its_column_and_without_its_value(column: str, bad: str, said: str, tmp_path: Path) -> None:
+    path = twin(tmp_path, "omop") / "MEASUREMENT.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    table[3][table[0].index(column)] = bad
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(table)
+    with pytest.raises(DataError, match=said) as error, opened(tmp_path):
+        pass
+    assert "MEASUREMENT.csv" in str(error.value) and SECRET not in str(error.value)
+
+
+def test_events_of_somebody_who_is_not_in_person_are_kept_and_counted(tmp_path: Path) -> None:
+    path = twin(tmp_path, "omop") / "PERSON.csv"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    with opened(tmp_path) as found:
+        assert found.report["subjects"] == {"all": 26, "without_birth": 1}
+
+
+# Public data, where this machine has it.
+
+
+def test_the_28_persons_of_synthea_have_the_rows_of_their_source_page() -> None:
+    with opened(shared_data("ehrshot_public/synthea27nj_omop54")) as found:
+        assert found.layout == readers.OMOP
+        assert found.report["subjects"] == {"all": 28, "without_birth": 0}
+        told = found.report["events"]
+        assert (told["visit_occurrence"], told["visit_detail"], told["condition_occurrence"]) == (1791, 1791, 470)
+        assert (told["measurement"], told["observation"], told["drug_exposure"], told["procedure_occurrence"]) == (10_040, 8_099, 883, 1_649)
+        assert (told["device_exposure"], told["death"]) == (1, 3)
+        assert len(list(found.timelines(None))) == 28
+
+
+def test_the_200_subjects_of_femr_have_the_events_of_their_source_page() -> None:
+    with opened(shared_data("ehrshot_public/femr_synthetic_meds")) as found:
+        assert found.layout == readers.MEDS
+        assert found.report["subjects"] == {"all": 200, "without_birth": 0}
+        assert sum(found.report["events"].values()) == 2589
+        assert found.splits is not None and len(found.splits) == 200
