@@ -8,7 +8,7 @@ import numpy as np
 from ehrmind_k8s.records import Example, Verdict
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import Count, Reliability, Sampled, TaskData, words
-from ehrmind_k8s.tasks.ehrshot import cohort, data, metrics, prompt, readers, scoring, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot import cohort, data, metrics, prompt, readers, scoring, subtasks, synthetic, terms
 
 # Half of all guesses are right, so most of 12 samples have to be: at 10 of 12 the entropy of two answers falls below 0.8 ln 2.
 RELIABILITY = Reliability(at_least=10, classes=2)
@@ -31,8 +31,6 @@ class Ehrshot:
         return data.read(source, data_spec, seed, count)
 
     def synthesize(self, folder: Path, seed: int, size: str = "quickstart") -> None:
-        from ehrmind_k8s.tasks.ehrshot import synthetic
-
         synthetic.write(folder, seed, size)
 
     def score(self, example: Example, text: str) -> Verdict:
