@@ -25,7 +25,7 @@ from tests.cluster.test_other_operators import queue
 from tests.integration import small_twin
 
 FULL = os.environ.get("EHRMIND_FAULTS") == "1"
-pytestmark = pytest.mark.skipif(not FULL, reason="it takes long: make test-faults runs it")
+long = pytest.mark.skipif(not FULL, reason="it takes long: make test-faults runs it")
 ENDS = ("succeeded", "failed", "cancelled")
 PREPARE = {"stages": '["prepare"]'}
 # Enough of SFT that something can happen in its middle.
@@ -210,6 +210,7 @@ def test_without_a_training_operator_the_run_says_what_to_install_and_goes_on_wh
     reaches(run, "succeeded")
 
 
+@long
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_trainer_nodes_carry_a_run_to_its_report(run: Observer, training_operator: None) -> None:
@@ -221,6 +222,7 @@ def test_two_trainer_nodes_carry_a_run_to_its_report(run: Observer, training_ope
     assert policies(run) == {"base", "sft", "rlvr"}
 
 
+@long
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_train_jobs_carry_a_run_to_its_report(run: Observer, trainjob: OwnCluster) -> None:
@@ -232,6 +234,7 @@ def test_train_jobs_carry_a_run_to_its_report(run: Observer, trainjob: OwnCluste
     assert policies(run) == {"base", "sft", "rlvr"}
 
 
+@long
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_runs_in_a_queue_with_quota_for_one_both_end(run: Observer, trainjob: OwnCluster, kueue: OwnCluster) -> None:
