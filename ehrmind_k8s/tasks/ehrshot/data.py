@@ -101,9 +101,10 @@ def _given(
     """Subtask -> its labels, from files, or from a walk through all events."""
     if files:
         return {s.name: labels.read(files[s.folder], s) for s in chosen}
-    if wrong := [s.name for s in chosen if s.name not in labelling.COMPUTED]:
-        why = "" if data.labels == COMPUTED else "; the source has no label files"
-        raise DataError(f"{wrong[0]} cannot be computed from events{why}. Computable: {', '.join(labelling.COMPUTED)}")
+    for s in chosen:
+        if why := labelling.refusal(s.name, vocabulary, records.names.visits_end):
+            files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
+            raise DataError(f"{s.name} cannot be computed from events{files_too}: {why}; choose other data.subtasks")
     parts: dict[str, list[Labels]] = {s.name: [] for s in chosen}
     for timeline in records.timelines(None):
         for name, found in parts.items():
@@ -219,7 +220,7 @@ class _Walk:
         if self.vocabulary is None:
             return
         for subtask in self.chosen:
-            if subtask.name not in labelling.COMPUTED:
+            if labelling.refusal(subtask.name, self.vocabulary, timeline.names.visits_end):
                 continue
             computed, _, _ = labels.unique(labelling.compute(timeline, subtask.name, self.vocabulary))
             mine, theirs = _by_minute(self.found.given[subtask.name], timeline.subject), _by_minute(computed, timeline.subject)

@@ -53,6 +53,17 @@ _POSITIVE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def refusal(subtask: str, vocabulary: Vocabulary, visits_end: bool) -> str | None:
+    """Why a source's events cannot tell a subtask's labels; None where they can. `visits_end`: the source says when visits end."""
+    if subtask not in COMPUTED:
+        return f"computable: {', '.join(COMPUTED)}"
+    if not subtask.startswith("lab_") and not visits_end:
+        return "the source does not say when visits end"
+    if subtask == "guo_icu" and not vocabulary.icu.any():
+        return "no code of the source says intensive care"
+    return None
+
+
 def compute(timeline: Timeline, subtask: str, vocabulary: Vocabulary) -> Labels:
     """All labels of one subject for a subtask of COMPUTED, sorted by time."""
     if subtask.startswith("lab_"):

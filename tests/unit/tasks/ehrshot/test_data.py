@@ -16,7 +16,7 @@ from ehrmind_k8s.errors import DataError, SpecError
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import TaskData, words
-from ehrmind_k8s.tasks.ehrshot import data, scoring, terms
+from ehrmind_k8s.tasks.ehrshot import data, labelling, scoring, synthetic, terms
 
 SCHEMA = pa.schema(
     [
@@ -178,6 +178,32 @@ def test_labels_can_be_computed_though_there_are_files_and_not_for_what_reports_
     assert folder.read(labels="computed", subtasks=("guo_los",))[0].audit["labels_from"] == "events"
     with pytest.raises(DataError, match="chexpert_edema cannot be computed from events"):
         folder.read(labels="computed", subtasks=("chexpert_edema",))
+
+
+def test_labels_of_stays_need_the_ends_of_visits_and_those_of_icu_a_code_that_says_so(folder: Folder) -> None:
+    with pytest.raises(DataError, match="guo_icu cannot be computed from events: no code of the source says intensive care"):
+        folder.read(labels="computed", subtasks=("guo_icu",))
+    folder.events = [e | {"end": None} for e in folder.events]
+    with pytest.raises(DataError, match="guo_los cannot be computed from events: the source does not say when visits end"):
+        folder.read(labels="computed", subtasks=("guo_los",))
+    assert "labels_recomputed" not in folder.read()[0].audit, "nothing to compare with"
+
+
+@pytest.mark.parametrize("layout", synthetic.LAYOUTS)
+def test_the_twins_labels_are_those_that_its_events_give(layout: str, tmp_path: Path) -> None:
+    """The twin's labeller knows how its patients were made; ours sees their events alone."""
+    names = [n for n in labelling.COMPUTED if layout != "meds" or n.startswith("lab_")]  # that form has no visits
+    synthetic.write(tmp_path / layout, 7, "unit", layout)
+    settings = DataSpec(subtasks=tuple(names), labels_per_subject=None, test_fraction=1)
+    found = data.read(tmp_path / layout, settings, 1, words)
+    assert list(found.examples)
+    if found.audit["labels_from"] == "files":
+        assert set(found.audit["labels_recomputed"]) == set(names)
+        assert all(n == 0 for counts in found.audit["labels_recomputed"].values() for kind, n in counts.items() if kind != "agree")
+    else:
+        synthetic.write(tmp_path / "files", 7, "unit", "ehrshot")
+        given = data.read(tmp_path / "files", settings, 1, words).audit["labels"]
+        assert {name: found.audit["labels"][name]["positive"] for name in names} == {name: given[name]["positive"] for name in names}
 
 
 def test_a_users_own_subtask_is_asked_in_their_words(folder: Folder) -> None:
