@@ -14,6 +14,7 @@ from ehrmind_k8s.records import SPLITS, Example
 from ehrmind_k8s.spec import load
 from ehrmind_k8s.stages import prepare as stage
 from ehrmind_k8s.tasks import registry
+from ehrmind_k8s.tasks.ehrshot import synthetic as records
 from ehrmind_k8s.tokenization import Tokenizer
 from ehrmind_k8s.training import traces
 from tests.unit.stages.conftest import Run
@@ -170,3 +171,11 @@ def test_a_complete_stage_run_again_changes_nothing(prepare: Prepare) -> None:
     again = prepare()
     assert again.last["message"] == first.last["message"]
     assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("layout", "whose"), [("ehrshot", "EHRSHOT Data Set License"), ("omop", "a data owner")])
+def test_the_manifest_holds_the_terms_of_the_very_source(layout: str, whose: str, prepare: Prepare, tmp_path: Path) -> None:
+    records.write(tmp_path / layout, 1, "unit", layout)
+    run = prepare("sft.mode=never", "data.subtasks=[lab_anemia]", data=tmp_path / layout, task="ehrshot")
+    assert whose in run.meta["terms"] and run.meta["counts"]["test"]["rows"]
+    assert prepare(data=None, name="twin").meta["terms"] == "", "nobody's terms hold for invented data"
