@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -28,14 +27,13 @@ from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
 from ehrmind_k8s.tasks.ehrshot.sampling import Asked
-from ehrmind_k8s.tasks.ehrshot.serialise import Text, serialise
+from ehrmind_k8s.tasks.ehrshot.serialise import Serialiser, Text
 from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
 from ehrmind_k8s.tasks.ehrshot.timeline import Timeline
 
 ORIGINAL, COMPUTED = "original", "computed"
 LABEL_SETS = (ORIGINAL, COMPUTED)
 DESCRIPTIONS = "subtasks.json"
-REMEMBERED = 1 << 16  # texts whose tokens are counted once; a line of a record comes back in the next one
 LEAST_RECORD = 32  # tokens that a prompt must leave for the record
 COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
 OLDEST = np.timedelta64(120 * 365, "D")
@@ -49,7 +47,6 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     files = labels.find(source) if data.labels == ORIGINAL else {}
     told = subtasks.describe(source / DESCRIPTIONS) if (source / DESCRIPTIONS).exists() else {}
     chosen = subtasks.choose(data.subtasks, set(files) or None, told)
-    count = lru_cache(REMEMBERED)(count)
     room = _room(chosen, data.max_prompt_tokens, count)
     work = Path(mkdtemp(prefix="ehrmind-ehrshot-"))
     try:
@@ -67,7 +64,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         audit["outcome_codes"] = codes
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
-    walk = _Walk(found, chosen, traces, vocabulary if files else None, room, count, audit)
+    walk = _Walk(found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
 
@@ -140,8 +137,7 @@ class _Walk:
     chosen: Sequence[Subtask]
     traces: Mapping[Key, str]
     vocabulary: Vocabulary | None
-    room: int
-    count: Count
+    serialiser: Serialiser
     audit: dict[str, Any]
     drops: list[Drop] = field(default_factory=list)
 
@@ -179,7 +175,7 @@ class _Walk:
                     self._drop(i, "no_event_before_label")
                     continue
                 self._check(past, time)
-                last = (time, serialise(past, time, self.room, self.count))
+                last = (time, self.serialiser.text(past, time))
             yield self._example(i, last[1])
 
     def _check(self, past: Timeline, time: np.datetime64) -> None:

@@ -7,7 +7,7 @@
     - Inpatient visit (since 3 days ago)
     - Emergency visit (40 days ago, for 1 day)
     Measurements:
-    - Hemoglobin: 9.8 g/dL (today), earlier 10.1, 11.2
+    - Hemoglobin (today): 9.8 g/dL, earlier 10.1, 11.2
 
 A record holds thousands of events and a prompt some hundred lines. Each visit is one line; of everything else each code is one, with its last
 value, up to EARLIER values before it, and how long ago the last was. Sections have shares of the budget; what one does not spend goes to those
@@ -18,16 +18,18 @@ are one class (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C)).
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 
-from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
 
 EARLIER = 2  # values before the last one
 OLDEST_AGE = 90
+CHUNK = 64  # lines made at a time
+REMEMBERED = 1 << 16  # parts of lines whose tokens are remembered; some 10 MB
 # Vocabularies whose codes say nothing by themselves. With a description they are shown as any other.
 WITHOUT_MEANING = tuple(f"{v}/" for v in ("CARE_SITE", "ICDO3", "Domain", "Condition Type", "CMS Place of Service", "Medicare Specialty"))
 # What sources without descriptions still need words for (OMOP vocabularies Visit and Gender).
@@ -69,6 +71,19 @@ SECTIONS = (
     Section("procedures", ("procedure_occurrence",), 0.12),
     Section("other", ("visit_detail", "observation", "device_exposure", "death", "note", "other"), 0.08),
 )
+_NUMBERS = {section.name: number for number, section in enumerate((PATIENT, *SECTIONS))}
+_SECTION_OF = np.array([next(_NUMBERS[s.name] for s in (PATIENT, *SECTIONS) if table in s.tables) for table in TABLES])
+_VISIT = TABLES.index(VISITS.tables[0])
+
+
+@dataclass(slots=True)
+class _Line:
+    """One line and about how many tokens it takes. `shown` of its `events` events are in it."""
+
+    text: str
+    tokens: int
+    shown: int = 1
+    events: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,69 +98,159 @@ class Text:
     dropped: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One line in two parts, so that the tokens of either are counted once for many records. `shown` of `events` events are in it."""
+class Serialiser:
+    """Writes records of one source, each in at most `budget` tokens by `count`. It remembers the tokens of the parts of lines, not of texts."""
 
-    head: str
-    tail: str
-    shown: int = 1
-    events: int = 1
+    def __init__(self, budget: int, count: Count) -> None:
+        self._budget, self._count = budget, count
+        self._names = Names((), (), ())
+        self._parts: dict[str, tuple[str, int]] = {}
+
+    def text(self, past: Timeline, at: np.datetime64) -> Text:
+        """What `past` (cut at `at`) says."""
+        if past.names.codes is not self._names.codes:
+            self._of_source(past.names)
+        self._names = past.names
+        record = _Record(past, at, self._shown)
+        patient = _Draft(PATIENT, self._patient(record), self._part(PATIENT.heading)[1])
+        patient.fill(self._budget)
+        drafts = [_Draft(s, self._lines(record, s), self._part(s.heading)[1]) for s in SECTIONS]
+        _share_out(drafts, self._budget - patient.used)
+        drafts = [patient, *drafts]
+        text = _fitted(drafts, self._budget, self._count)
+        kept = {d.section.name: n for d in drafts if (n := sum(line.shown for line in d.taken))}
+        used = {d.section.name: sum(line.events for line in d.taken) for d in drafts}
+        dropped = {"repeated": sum(used.values()) - sum(kept.values()), "without_meaning": record.without_meaning}
+        dropped |= {name: record.events[name] - n for name, n in used.items()}
+        return Text(text, kept, {reason: n for reason, n in dropped.items() if n})
+
+    def _of_source(self, names: Names) -> None:
+        """Which codes are shown, and what is known of them so far (a line's beginning, by code)."""
+        self._shown = np.array([c in names.described or not c.startswith(WITHOUT_MEANING) for c in names.codes], dtype=bool)
+        self._heads: list[tuple[str, int] | None] = [None] * len(names.codes)
+
+    def _patient(self, record: "_Record") -> Iterator[_Line]:
+        """Age, then what the table `person` says; of each vocabulary (Gender, Race) one line."""
+        codes, places = self._names.codes, record.of(PATIENT)[::-1].tolist()  # the oldest first: codes of one person have no order
+        births = [i for i in places if codes[record.past.code[i]] in BIRTHS]
+        if record.past.birth is not None:
+            told = f"- Age: {age(record.past.birth, record.at)}\n"
+            yield _Line(told, self._part(told)[1], len(births), sum(int(record.past.nth[i]) for i in births))
+        for i in places:
+            if i not in births or record.past.birth is None:
+                vocabulary, _, rest = codes[record.past.code[i]].partition("/")
+                told = f"- {vocabulary}: {self._named(codes[record.past.code[i]]) or rest}\n"
+                yield _Line(told, self._part(told)[1], 1, int(record.past.nth[i]))
+
+    def _lines(self, record: "_Record", section: Section) -> Iterator[_Line]:
+        """The lines of a section, the last seen first. They are asked for until the room is full, so they are made CHUNK at a time."""
+        places = record.of(section)
+        for start in range(0, len(places), CHUNK):
+            chosen = places[start : start + CHUNK]
+            yield from self._stays(record, chosen) if section is VISITS else self._values(record, chosen)
+
+    def _stays(self, record: "_Record", places: np.ndarray) -> Iterator[_Line]:
+        """Every visit: when it began, and how long it was. One without an end goes on, if the source tells ends at all."""
+        past = record.past
+        ended = ~np.isnat(past.end[places])
+        days = _day_numbers(past.end[places]) - _day_numbers(past.time[places])  # meaningless where there is no end
+        rows = zip(past.code[places].tolist(), record.days[places].tolist(), ended.tolist(), days.tolist(), strict=True)
+        for code, ago_, over, length in rows:
+            if ago_ is None:
+                when = " (no date)\n"
+            elif not over:
+                when = f" (since {ago(ago_)})\n" if self._names.visits_end else f" ({ago(ago_)})\n"
+            else:
+                when = f" ({ago(ago_)}, for {_days(length)})\n" if length > 0 else f" ({ago(ago_)})\n"
+            (head, cost), (tail, more) = self._head(code), self._part(when)
+            yield _Line(head + tail, cost + more)
+
+    def _values(self, record: "_Record", places: np.ndarray) -> Iterator[_Line]:
+        """Each code with its last values."""
+        past, chain = record.past, [places]
+        for _ in range(EARLIER):
+            chain.append(np.where(chain[-1] >= 0, past.before[chain[-1]], -1))
+        told = [list(zip(past.value[c].tolist(), past.unit[c].tolist(), past.text[c].tolist(), (c >= 0).tolist(), strict=True)) for c in chain]
+        rows = zip(past.code[places].tolist(), record.days[places].tolist(), past.nth[places].tolist(), *told, strict=True)
+        for code, days, events, last, *earlier in rows:
+            head, cost = self._head(code)
+            when, more = self._ago(days)
+            unit = last[1]
+            values = [v for value, u, text, there in earlier if there and (v := self._value(value, -1 if u == unit else u, text))]
+            value = self._value(*last[:3])
+            tail = f": {value}" if value else ""
+            if values:
+                tail += f", earlier {', '.join(values)}" if value else f": earlier {', '.join(values)}"
+            tail, most = self._part(tail + "\n")
+            yield _Line(head + when + tail, cost + more + most, 1 + len(values), events)
+
+    def _value(self, value: float, unit: int, text: int) -> str:
+        """Number and unit (-1: none, or one that has been told), or a short text, in which a date is no date."""
+        if isfinite(value):
+            return f"{number(value)} {self._names.units[unit].partition(' (')[0]}".rstrip() if unit >= 0 else number(value)
+        return _DATE.sub("(date)", self._names.texts[text]) if text >= 0 else ""
+
+    def _head(self, code: int) -> tuple[str, int]:
+        found = self._heads[code]
+        if found is None:
+            text = self._names.codes[code]
+            head = f"- {self._named(text) or text}"
+            found = self._heads[code] = (head, self._count(head))
+        return found
+
+    def _named(self, code: str) -> str | None:
+        return self._names.described.get(code) or STANDARD.get(code)
+
+    def _ago(self, days: int | None) -> tuple[str, int]:
+        return self._part("" if days is None else f" ({ago(days)})")
+
+    def _part(self, text: str) -> tuple[str, int]:
+        """A part of a line and its tokens."""
+        found = self._parts.get(text)
+        if found is None:
+            if len(self._parts) >= REMEMBERED:
+                self._parts.clear()
+            found = self._parts[text] = (text, self._count(text) if text else 0)
+        return found
+
+
+def serialise(past: Timeline, at: np.datetime64, budget: int, count: Count) -> Text:
+    """What one record, cut at `at`, says in at most `budget` tokens by `count`. For many records a Serialiser is faster."""
+    return Serialiser(budget, count).text(past, at)
 
 
 @dataclass(slots=True)
 class _Draft:
-    """The lines of one section, taken one by one as long as there is room."""
+    """The lines of one section, taken one by one as long as there is room; `heading` is the tokens of its heading."""
 
     section: Section
     lines: Iterator[_Line]
-    count: Count
-    taken: list[tuple[_Line, int]] = field(default_factory=list)
+    heading: int
+    taken: list[_Line] = field(default_factory=list)
     used: int = 0
-    waiting: tuple[_Line, int] | None = None
+    waiting: _Line | None = None
 
     def fill(self, limit: int) -> None:
         """Take lines while the section has at most `limit` tokens."""
-        while (found := self.waiting or self._next()) is not None:
-            cost = found[1] + (0 if self.taken else self.count(self.section.heading))
-            if self.used + cost > limit:
-                self.waiting = found
+        while (line := self.waiting or next(self.lines, None)) is not None:
+            used = self.used + line.tokens + (0 if self.taken else self.heading)
+            if used > limit:
+                self.waiting = line
                 return
-            self.waiting = None
-            self.taken.append((found[0], cost))
-            self.used += cost
+            self.waiting, self.used = None, used
+            self.taken.append(line)
 
     def give_back(self) -> int:
         """Leave out the last line; the tokens that it took."""
-        _, cost = self.taken.pop()
-        self.used -= cost
-        return cost
+        before, line = self.used, self.taken.pop()
+        self.used -= line.tokens + (0 if self.taken else self.heading)
+        return before - self.used
 
     def text(self) -> str:
-        return "".join([self.section.heading, *(line.head + line.tail for line, _ in self.taken)]) if self.taken else ""
-
-    def _next(self) -> tuple[_Line, int] | None:
-        line = next(self.lines, None)
-        return None if line is None else (line, self.count(line.head) + self.count(line.tail))
+        return "".join([self.section.heading, *(line.text for line in self.taken)]) if self.taken else ""
 
 
-def serialise(past: Timeline, at: np.datetime64, budget: int, count: Count) -> Text:
-    """What `past` (cut at `at`) says, in at most `budget` tokens by `count`. `count` is asked often for the same texts, so it should remember."""
-    record = _Record(past, at)
-    patient = _Draft(PATIENT, record.patient(), count)
-    patient.fill(budget)
-    drafts = [_Draft(s, record.visits() if s is VISITS else record.codes(s), count) for s in SECTIONS]
-    _share_out(drafts, budget - patient.used)
-    drafts = [patient, *drafts]
-    text = _fitted(drafts, budget, count)
-    kept = {d.section.name: n for d in drafts if (n := sum(line.shown for line, _ in d.taken))}
-    repeated = sum(line.events - line.shown for d in drafts for line, _ in d.taken)
-    dropped = {"repeated": repeated, "without_meaning": record.without_meaning}
-    dropped |= {d.section.name: record.events[d.section.name] - sum(line.events for line, _ in d.taken) for d in drafts}
-    return Text(text, kept, {reason: n for reason, n in dropped.items() if n})
-
-
-def _share_out(drafts: list[_Draft], room: int) -> None:
+def _share_out(drafts: Sequence[_Draft], room: int) -> None:
     """By share, what is not spent passed on; then what is still left, by priority."""
     carried = 0.0
     for draft in drafts:
@@ -159,7 +264,7 @@ def _share_out(drafts: list[_Draft], room: int) -> None:
         left -= draft.used - before
 
 
-def _fitted(drafts: list[_Draft], budget: int, count: Count) -> str:
+def _fitted(drafts: Sequence[_Draft], budget: int, count: Count) -> str:
     """The whole text. A tokenizer may count it higher than its lines, so lines are given back until it fits, the least important first."""
     while (over := count(text := "".join(d.text() for d in drafts)) - budget) > 0:
         while over > 0 and (last := next((d for d in reversed(drafts) if d.taken), None)) is not None:
@@ -170,97 +275,35 @@ def _fitted(drafts: list[_Draft], budget: int, count: Count) -> str:
 
 
 class _Record:
-    """The past by section: of each code its last event and how many there were. `events` counts all events of a section that could be shown."""
+    """The past by section: places of the events that make lines, the last first. `events` counts all events of a section that could be shown.
 
-    def __init__(self, past: Timeline, at: np.datetime64) -> None:
-        self.past, self.names = past, past.names
-        self.birth, self.at = past.birth, at
-        self.static = int(np.isnat(past.time).sum())
-        self.days = np.zeros(len(past.time), dtype=np.int64)  # before now; 0 for static events, which are shown without
-        self.days[self.static :] = (at.astype("datetime64[D]") - past.time[self.static :].astype("datetime64[D]")) // _DAY
-        self.events: Counter[str] = Counter()
-        self.without_meaning = 0
-        key = past.code * np.int64(len(TABLES)) + past.table  # a code may be in two tables, as that of a visit and of its details
-        order = np.argsort(key, kind="stable")  # by code, and by time within a code
-        new = np.flatnonzero(np.diff(key[order], prepend=-1))
-        self._order, self._starts, self._stops = order, new, np.append(new, len(order))[1:]
-        self._last = order[self._stops - 1]  # of each code, the place of its last event
+    `days` (object) are calendar days before `at`, None for facts without a time.
+    """
 
-    def patient(self) -> Iterator[_Line]:
-        """Age, then what the table `person` says; of each vocabulary (Gender, Race) one line."""
-        groups = self._groups(PATIENT)
-        births = [g for g in groups if self._code(self._last[g]) in BIRTHS]
-        if self.birth is not None:
-            yield _Line("- Age", f": {age(self.birth, self.at)}\n", len(births), sum(self._size(g) for g in births))
-        for g in reversed(groups):  # the oldest first: codes of one person have no order
-            if g in births:
-                continue
-            vocabulary, _, rest = self._code(self._last[g]).partition("/")
-            yield _Line(f"- {vocabulary}", f": {self._name(self._last[g], rest)}\n", 1, self._size(g))
+    def __init__(self, past: Timeline, at: np.datetime64, shown: np.ndarray) -> None:
+        self.past, self.at = past, at
+        static = int(np.isnat(past.time).sum())
+        self.days = np.full(len(past.time), None, dtype=object)
+        self.days[static:] = _day_numbers(np.array(at)) - _day_numbers(past.time[static:])
+        last = np.ones(len(past.time), dtype=bool)
+        last[past.before[past.before >= 0]] = False
+        visit = past.table == _VISIT
+        self._places = np.flatnonzero((last | visit) & shown[past.code])[::-1]
+        self._sections = _SECTION_OF[past.table[self._places]]
+        sizes = np.where(visit, 1, past.nth)[self._places]
+        counts = np.bincount(self._sections, weights=sizes, minlength=1 + len(SECTIONS)).astype(int).tolist()
+        self.events = dict(zip((PATIENT.name, *(s.name for s in SECTIONS)), counts, strict=True))
+        self.without_meaning = len(past.time) - sum(counts)
 
-    def visits(self) -> Iterator[_Line]:
-        """Every visit, the last first. One without an end goes on, if the source tells ends at all."""
-        places = np.flatnonzero(self.past.table == TABLES.index(VISITS.tables[0]))[::-1]
-        self.events[VISITS.name] = len(places)
-        return (_Line(f"- {self._name(i)}", f" ({self._stay(i)})\n") for i in places)
+    def of(self, section: Section) -> np.ndarray:
+        """Places of a section's lines."""
+        found: np.ndarray = self._places[self._sections == _NUMBERS[section.name]]
+        return found
 
-    def codes(self, section: Section) -> Iterator[_Line]:
-        """Each code of a section with its last values, the last seen first."""
-        return (self._code_line(g) for g in self._groups(section))
 
-    def _groups(self, section: Section) -> list[int]:
-        """Codes of a section that mean something, the last seen first."""
-        tables = np.isin(self.past.table[self._last], [TABLES.index(t) for t in section.tables])
-        found = np.flatnonzero(tables)
-        found = found[np.argsort(-self._last[found])]
-        kept = [g for g in found.tolist() if self._means_something(self._last[g])]
-        sizes = {name: sum(map(self._size, groups)) for name, groups in (("all", found.tolist()), ("kept", kept))}
-        self.events[section.name] = sizes["kept"]
-        self.without_meaning += sizes["all"] - sizes["kept"]
-        return kept
-
-    def _code_line(self, group: int) -> _Line:
-        places = self._order[self._starts[group] : self._stops[group]]
-        last = places[-1]
-        value = self._value(last)
-        values = [v for i in places[-1 - EARLIER : -1][::-1] if (v := self._value(i, self.past.unit[last]))]
-        told = f": {value}" if value else ""
-        earlier = f", earlier {', '.join(values)}" if values else ""
-        return _Line(f"- {self._name(last)}", f"{told}{self._ago(last)}{earlier}\n", 1 + len(values), len(places))
-
-    def _stay(self, i: int) -> str:
-        if i < self.static:
-            return "no date"
-        began = ago(int(self.days[i]))
-        if np.isnat(self.past.end[i]):
-            return f"since {began}" if self.names.visits_end else began
-        days = int((self.past.end[i].astype("datetime64[D]") - self.past.time[i].astype("datetime64[D]")) // _DAY)
-        return f"{began}, for {days} {'day' if days == 1 else 'days'}" if days > 0 else began
-
-    def _ago(self, i: int) -> str:
-        return f" ({ago(int(self.days[i]))})" if i >= self.static else ""
-
-    def _value(self, i: int, told: int = -1) -> str:
-        """Number and unit (unless it is the one that was `told`), or a short text, in which a date is no date."""
-        value, unit = float(self.past.value[i]), int(self.past.unit[i])
-        if np.isfinite(value):
-            return number(value) if unit in (-1, told) else f"{number(value)} {self.names.units[unit].partition(' (')[0]}".strip()
-        text = int(self.past.text[i])
-        return _DATE.sub("(date)", self.names.texts[text]) if text >= 0 else ""
-
-    def _name(self, i: int, otherwise: str | None = None) -> str:
-        code = self._code(i)
-        return self.names.described.get(code) or STANDARD.get(code) or otherwise or code
-
-    def _code(self, i: int) -> str:
-        return self.names.codes[int(self.past.code[i])]
-
-    def _means_something(self, i: int) -> bool:
-        code = self._code(i)
-        return code in self.names.described or not code.startswith(WITHOUT_MEANING)
-
-    def _size(self, group: int) -> int:
-        return int(self._stops[group] - self._starts[group])
+def _day_numbers(time: np.ndarray) -> np.ndarray:
+    """Days since 1970 as whole numbers."""
+    return time.astype("datetime64[D]").astype(np.int64)
 
 
 def age(birth: np.datetime64, at: np.datetime64) -> str:
@@ -277,6 +320,10 @@ def age(birth: np.datetime64, at: np.datetime64) -> str:
 def ago(days: int) -> str:
     """How many calendar days before now."""
     return "today" if days == 0 else "1 day ago" if days == 1 else f"{days} days ago"
+
+
+def _days(length: int) -> str:
+    return "1 day" if length == 1 else f"{length} days"
 
 
 def number(value: float) -> str:

@@ -37,12 +37,17 @@ class Names:
     visits_end: bool = True
 
 
+_UNLINKED = np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
     """All E events of one subject by time, those without a time (static facts) first.
 
     `time` is when an event became known; `code` (int32), `text` (int32) and `unit` (int32) are places in `names`, -1 for none; `value` is NaN
     where there is no number; `visit` (int64) is -1 for none; `table` (int8) is a place in TABLES. `birth` is None where the source has none.
+    `before` (int64) is the place of the event before with the same code and table, -1 for the first, and `nth` how many there are up to it: what a
+    cut needs to tell the last of each code, made once. Neither depends on what comes later.
     """
 
     subject: int
@@ -56,6 +61,14 @@ class Timeline:
     visit: np.ndarray
     table: np.ndarray
     names: Names
+    before: np.ndarray = field(default_factory=lambda: _UNLINKED, repr=False)
+    nth: np.ndarray = field(default_factory=lambda: _UNLINKED, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.before is _UNLINKED:
+            before, nth = _links(self.code * np.int64(len(TABLES)) + self.table)
+            object.__setattr__(self, "before", before)
+            object.__setattr__(self, "nth", nth)
 
     def until(self, at: np.datetime64) -> "Timeline":
         """What was known at the minute of `at`: events up to its last second, and no end that came later (a visit goes on)."""
@@ -63,5 +76,17 @@ class Timeline:
         static = int(np.isnat(self.time).sum())
         known = static + int(np.searchsorted(self.time[static:], last, side="right"))
         end = self.end[:known]
-        cut = {name: getattr(self, name)[:known] for name in ("time", "code", "value", "text", "unit", "visit", "table")}
+        cut = {name: getattr(self, name)[:known] for name in ("time", "code", "value", "text", "unit", "visit", "table", "before", "nth")}
         return replace(self, end=np.where(end > last, NAT, end), **cut)
+
+
+def _links(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each place in `key`, the place before with the same key (-1 for none), and how many places up to it have that key."""
+    order = np.argsort(key, kind="stable")
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = key[order[1:]] != key[order[:-1]]
+    starts = np.flatnonzero(first)
+    before, nth = np.empty(len(key), dtype=np.int64), np.empty(len(key), dtype=np.int64)
+    before[order] = np.where(first, -1, np.roll(order, 1))
+    nth[order] = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key))) + 1
+    return before, nth

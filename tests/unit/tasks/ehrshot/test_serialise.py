@@ -80,7 +80,7 @@ def test_a_record_reads_like_this() -> None:
     assert text.text == (
         "Patient:\n- Age: 63 years\n- Gender: female\n"
         "Visits:\n- Inpatient visit (since 3 days ago)\n- Emergency visit (41 days ago, for 2 days)\n"
-        "Measurements:\n- Hemoglobin: 9.8 g/dL (today), earlier 10.1, 11.2\n- LOINC/5778-6: Amber (2 days ago)\n"
+        "Measurements:\n- Hemoglobin (today): 9.8 g/dL, earlier 10.1, 11.2\n- LOINC/5778-6 (2 days ago): Amber\n"
         "Conditions:\n- Heart failure (3 days ago)\n"
         "Drugs:\n- RxNorm/4603 (1 day ago)\n"
     )
@@ -102,12 +102,12 @@ def test_a_code_of_two_tables_is_two_lines() -> None:
 
 def test_another_unit_is_told_and_the_same_unit_is_told_once() -> None:
     text = written([hemoglobin(3, 10.0), event("LOINC/718-7", "measurement", 2, 101.0, "g/L"), hemoglobin(1, 9.9)])
-    assert ": 9.9 g/dL (1 day ago), earlier 101 g/L, 10\n" in text.text
+    assert "(1 day ago): 9.9 g/dL, earlier 101 g/L, 10\n" in text.text
 
 
 def test_a_remark_behind_a_unit_is_left_out() -> None:
     text = written([event("LOINC/1", "measurement", 1, 95.0, "mg/dL (See scan or EMR data for detail)")])
-    assert ": 95 mg/dL (1 day ago)" in text.text
+    assert "(1 day ago): 95 mg/dL\n" in text.text
 
 
 def test_codes_without_meaning_are_left_out_unless_they_are_described() -> None:

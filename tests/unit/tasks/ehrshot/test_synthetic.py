@@ -93,7 +93,7 @@ def test_the_quickstart_is_a_rule_that_can_be_read_off_the_prompt(tmp_path: Path
     assert Counter(e.split for e in rows)["test"] == patients.QUICKSTART["test"]
     for e in rows:
         text = e.messages[0]["content"]
-        hemoglobin, sodium = (float(re.search(rf"{name}: ([0-9.]+)", text)[1]) for name in ("Hemoglobin", "Sodium"))  # type: ignore[index]
+        hemoglobin, sodium = (float(re.search(rf"{name} \(today\): ([0-9.]+)", text)[1]) for name in ("Hemoglobin", "Sodium"))  # type: ignore[index]
         points = 3 * ("Heart failure" in text) + ("Kidney disease" in text) + (hemoglobin < 12) + (sodium < 135)
         assert e.target["label"] == (points >= patients.ENOUGH)
         assert len(text.split()) < 120
