@@ -255,7 +255,14 @@ def test_two_operators_at_once_do_no_harm(happenings: list[Move], lag_s: float) 
 
 
 # A second operator that sees the run anew, and its job as it was in the queue.
-BEHIND: list[Move] = [*[("go", 1)] * 4, *[("go", 3)] * 4, ("go", 6), *[("look", None, 0.0)] * 4, ("second", "see", crd.KIND), ("second", "look", None, 0.0)]
+BEHIND: list[Move] = [
+    *[("go", 1)] * 4,
+    *[("go", 3)] * 4,
+    ("go", 6),
+    *[("look", None, 0.0)] * 4,
+    ("second", "see", crd.KIND),
+    ("second", "look", None, 0.0),
+]
 
 
 @CHECKS
