@@ -28,7 +28,7 @@ from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
 
 EARLIER = 2  # values before the last one
 OLDEST_AGE = 90
-CHUNK = 64  # lines made at a time
+CHUNK = 96  # lines made at a time: more waste values, fewer waste calls
 REMEMBERED = 1 << 16  # parts of lines whose tokens are remembered; some 10 MB
 # Vocabularies whose codes say nothing by themselves. With a description they are shown as any other.
 WITHOUT_MEANING = tuple(f"{v}/" for v in ("CARE_SITE", "ICDO3", "Domain", "Condition Type", "CMS Place of Service", "Medicare Specialty"))
@@ -104,6 +104,7 @@ class Serialiser:
     def __init__(self, budget: int, count: Count) -> None:
         self._budget, self._count = budget, count
         self._names = Names((), (), ())
+        self._agos: dict[int | None, tuple[str, int]] = {}
         self._parts: dict[str, tuple[str, int]] = {}
 
     def text(self, past: Timeline, at: np.datetime64) -> Text:
@@ -162,7 +163,7 @@ class Serialiser:
                 when = f" (since {ago(ago_)})\n" if self._names.visits_end else f" ({ago(ago_)})\n"
             else:
                 when = f" ({ago(ago_)}, for {_days(length)})\n" if length > 0 else f" ({ago(ago_)})\n"
-            (head, cost), (tail, more) = self._head(code), self._part(when)
+            (head, cost), (tail, more) = self._heads[code] or self._head(code), self._part(when)
             yield _Line(head + tail, cost + more)
 
     def _values(self, record: "_Record", places: np.ndarray) -> Iterator[_Line]:
@@ -170,19 +171,26 @@ class Serialiser:
         past, chain = record.past, [places]
         for _ in range(EARLIER):
             chain.append(np.where(chain[-1] >= 0, past.before[chain[-1]], -1))
-        told = [list(zip(past.value[c].tolist(), past.unit[c].tolist(), past.text[c].tolist(), (c >= 0).tolist(), strict=True)) for c in chain]
-        rows = zip(past.code[places].tolist(), record.days[places].tolist(), past.nth[places].tolist(), *told, strict=True)
-        for code, days, events, last, *earlier in rows:
-            head, cost = self._head(code)
-            when, more = self._ago(days)
-            unit = last[1]
-            values = [v for value, u, text, there in earlier if there and (v := self._value(value, -1 if u == unit else u, text))]
-            value = self._value(*last[:3])
-            tail = f": {value}" if value else ""
-            if values:
-                tail += f", earlier {', '.join(values)}" if value else f": earlier {', '.join(values)}"
-            tail, most = self._part(tail + "\n")
-            yield _Line(head + when + tail, cost + more + most, 1 + len(values), events)
+        columns = [self._told(past, c, None if c is places else past.unit[places]) for c in chain]
+        rows = zip(past.code[places].tolist(), record.days[places].tolist(), past.nth[places].tolist(), zip(*columns, strict=True), strict=True)
+        for code, days, events, (value, *before) in rows:
+            head, cost = self._heads[code] or self._head(code)
+            when, more = self._agos.get(days) or self._ago(days)
+            earlier = [v for v in before if v]
+            if earlier:
+                value = f"{value}, earlier {', '.join(earlier)}" if value else f"earlier {', '.join(earlier)}"
+            tail, most = self._part(f": {value}\n" if value else "\n")
+            yield _Line(head + when + tail, cost + more + most, 1 + len(earlier), events)
+
+    def _told(self, past: Timeline, places: np.ndarray, unit: np.ndarray | None) -> list[str]:
+        """The values at places (-1: nowhere) in words, "" where there is none; `unit` are units that need not be told again."""
+        value, text = past.value[places], past.text[places]
+        there = (np.isfinite(value) | (text >= 0)) & (places >= 0)
+        if not there.any():
+            return [""] * len(places)
+        units = past.unit[places] if unit is None else np.where(past.unit[places] == unit, -1, past.unit[places])
+        rows = zip(there.tolist(), value.tolist(), units.tolist(), text.tolist(), strict=True)
+        return [self._value(*row) if here else "" for here, *row in rows]
 
     def _value(self, value: float, unit: int, text: int) -> str:
         """Number and unit (-1: none, or one that has been told), or a short text, in which a date is no date."""
@@ -191,18 +199,17 @@ class Serialiser:
         return _DATE.sub("(date)", self._names.texts[text]) if text >= 0 else ""
 
     def _head(self, code: int) -> tuple[str, int]:
-        found = self._heads[code]
-        if found is None:
-            text = self._names.codes[code]
-            head = f"- {self._named(text) or text}"
-            found = self._heads[code] = (head, self._count(head))
+        text = self._names.codes[code]
+        head = f"- {self._named(text) or text}"
+        self._heads[code] = found = (head, self._count(head))
         return found
 
     def _named(self, code: str) -> str | None:
         return self._names.described.get(code) or STANDARD.get(code)
 
     def _ago(self, days: int | None) -> tuple[str, int]:
-        return self._part("" if days is None else f" ({ago(days)})")
+        self._agos[days] = found = self._part("" if days is None else f" ({ago(days)})")
+        return found
 
     def _part(self, text: str) -> tuple[str, int]:
         """A part of a line and its tokens."""
