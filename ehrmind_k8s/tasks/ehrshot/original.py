@@ -33,7 +33,7 @@ TYPES: Mapping[str, pa.DataType] = {
 }
 SPLITS_NAME = "person_id_map.csv"
 ROW_BYTES = 77  # of the released file, on average
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 
 
 def find(source: Path) -> dict[str, Path]:
