@@ -136,8 +136,9 @@ class Profile(_Section):
         default_factory=dict, description="Further environment of every container, such as proxies; not what the operator sets itself. Never secrets."
     )
     egress: tuple[Cidr, ...] = Field(
-        (), description="CIDRs that pods may reach besides DNS, their own run, the S3 endpoint and a teacher on the cluster's networks; empty keeps"
-        " everything else closed, a public teacher (sft.teacher.external) too."
+        (),
+        description="CIDRs that pods may reach besides DNS, their own run, the S3 endpoint and a teacher on the cluster's networks; empty keeps"
+        " everything else closed, a public teacher (sft.teacher.external) too.",
     )
     pod_labels: dict[str, str] = Field(default_factory=dict, description="Further labels of every pod; not what selects pods or queues.")
     pod_annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of every pod.")
