@@ -33,6 +33,8 @@ def _of_inputs(report: Report, spec: RunSpec) -> Iterable[str]:
         yield f"{n} of {of} test labels disagree with the task's own recomputation, which may be wrong itself: accuracy against them has a ceiling."
     if warnings := data.audit.get("warnings"):
         yield f"The preparation warns: {'; '.join(warnings)}."
+    if meaning := data.audit.get("protocol", {}).get("meaning"):
+        yield f"Protocol: {meaning}"
     if data.asked < data.total:
         yield f"{data.asked} of {data.total} test rows were asked, chosen by seed {spec.seed} and stratified by category (evaluate.limit)."
     dropped = sum(data.drops.get("test", {}).values())

@@ -30,7 +30,10 @@ PROTOCOLS: Mapping[str, str] = {
     "by_topic_and_trial": "Topics and trials of test are both new.",
     "by_year": "The last year's topics are the test; their trials may have been judged for earlier topics too.",
 }
-POOL = "Judged pairs only, grades in proportion: not a search over the corpus, and not the paper's balanced pairs."
+POOL = (
+    "Judged pairs only, with their grades in proportion: rankings are of what was asked of a topic, not of a search over the corpus, and the paper's"
+    " test pairs were balanced."
+)
 SPLIT_WAYS = tuple(PROTOCOLS)
 Pairs = dict[Split, list[Judgment]]
 
@@ -46,7 +49,7 @@ def read(source: Path, data: DataSpec, seed: int) -> TaskData:
     patients, judged = topics.read(layout.topics), qrels.read(layout.qrels)
     if unknown := {j.topic for j in judged} - patients.keys():
         raise DataError(f"{len(unknown)} judged topics have no text, first {min(unknown, key=qrels.order)}; add their topics file (data.topics)")
-    found = trials.read(layout.trials, {j.trial for j in judged}, len(os.sched_getaffinity(0)))
+    found = trials.read(layout.trials, {j.trial for j in judged}, _cores())
     _check_missing(judged, found, data.max_missing_trials)
     splits = _split(judged, way, data, seed)
     drops = _drop_without_text(splits, found)
@@ -64,7 +67,11 @@ def read(source: Path, data: DataSpec, seed: int) -> TaskData:
     }
     written = traces.read(source)
     made = _examples(splits, patients, found.trials, written)
-    return TaskData(made, drops, layouts.digests(source, layout), audit, sum(map(len, splits.values())))
+    return TaskData(made, drops, layouts.digests(source, layout, {j.trial for j in judged}), audit, sum(map(len, splits.values())))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_missing(judged: Sequence[Judgment], found: trials.Found, most: float) -> None:

@@ -1,6 +1,7 @@
 """Which file of a source is what: topics, judgments or trials."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,8 +16,10 @@ LAYOUTS = (
     " (the corpus zips of ClinicalTrials.gov XML as they are, its v2 JSON, or TrialGPT's trial_info.json or corpus.jsonl); the reference code's"
     " parquet counts as judgments. Names decide, else set data.topics, data.qrels and data.trials."
 )
-# No trials: of TrialGPT's release keywords by a language model and a copy of the judgments; texts to learn.
-IGNORED = ("id2queries.json", "retrieved_trials.json", traces.NAME)
+# Names of files with trials: `NCT00000102.xml`, `trial_info.json`, `corpus.jsonl`, `ctg-studies.json`; and zips, whatever they are called.
+_TRIALS = re.compile(r"^NCT[0-9]{8}|trial|corpus|stud", re.IGNORECASE)
+# No trials: of TrialGPT's release keywords by a language model and a copy of the judgments.
+IGNORED = ("id2queries.json", "retrieved_trials.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,10 @@ def find(source: Path, data: DataSpec) -> Layout:
     if not source.is_dir():
         raise DataError(f"{source}: a file; expected a folder. {LAYOUTS}")
     paths = sorted(p for p in source.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(source).parts))
-    found = Layout(
-        [_file(source, p) for p in _chosen(source, paths, data.topics, "topics", _is_topics)],
-        [_file(source, p) for p in _chosen(source, paths, data.qrels, "qrels", _is_qrels)],
-        _chosen(source, paths, data.trials, "trials", _is_trials),
-    )
+    topics = _chosen(source, paths, data.topics, "topics", _is_topics)
+    qrels = _chosen(source, paths, data.qrels, "qrels", _is_qrels)
+    texts = [p for p in _chosen(source, paths, data.trials, "trials", _is_trials) if p not in {*topics, *qrels}]
+    found = Layout([_file(source, p) for p in topics], [_file(source, p) for p in qrels], texts)
     needed = {"topics": found.topics, "qrels": found.qrels, "trials": found.trials}
     if missing := [key for key, files in needed.items() if not files]:
         raise DataError(f"{source}: no {missing[0]} file among {len(paths)}; set data.{missing[0]} to it. {LAYOUTS}")
@@ -66,18 +68,23 @@ def _is_topics(name: PurePosixPath) -> bool:
 
 
 def _is_qrels(name: PurePosixPath) -> bool:
-    return name.suffix.lower() == ".parquet" or ("qrels" in str(name).lower() and name.suffix.lower() in (".txt", ".tsv"))
+    wanted = {".txt": "qrels", ".tsv": "qrels", ".parquet": "matching"}.get(name.suffix.lower())
+    return wanted is not None and (wanted in str(name).lower() or "qrels" in str(name).lower())
 
 
 def _is_trials(name: PurePosixPath) -> bool:
-    return name.suffix.lower() in trials.SUFFIXES and not _is_topics(name) and name.name not in IGNORED
+    suffix = name.suffix.lower()
+    if suffix not in trials.SUFFIXES or _is_topics(name) or name.name in IGNORED:
+        return False
+    return suffix == ".zip" or bool(_TRIALS.search(name.name))
 
 
 def _file(source: Path, path: Path) -> File:
     return File(path.relative_to(source).as_posix(), path, path.read_bytes)
 
 
-def digests(source: Path, layout: Layout) -> dict[str, str]:
-    """Name -> SHA-256 of every file that is read."""
-    paths = {f.path for f in [*layout.topics, *layout.qrels]} | {*layout.trials}
+def digests(source: Path, layout: Layout, judged: Collection[str]) -> dict[str, str]:
+    """Name -> SHA-256 of every file that is read; of files that are one trial only the judged ones are."""
+    texts = {p for p in layout.trials if p.suffix.lower() == ".zip" or trials.is_wanted(p.name, judged)}
+    paths = {f.path for f in [*layout.topics, *layout.qrels]} | texts | {p for p in [source / traces.NAME] if p.is_file()}
     return {p.relative_to(source).as_posix(): sources.sha256(p) for p in sorted(paths)}

@@ -26,34 +26,35 @@ SAID = tuple(f"said_{grade}" for grade in range(len(GRADES) + 1))  # the last is
 
 
 def columns(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
-    """All of length N: `truth` (the grade); SAID, the shares of the answers; RANKING, a topic's figure on its first row and NaN on the others."""
-    said = np.array([_shares(texts) for texts in answers], dtype=float).reshape(len(examples), len(SAID))
-    scores = np.array([_shares(texts) for texts in votes], dtype=float).reshape(len(examples), len(SAID)) @ (0.0, 1.0, 2.0, 0.0)
-    found = {"truth": np.array([e.target["grade"] for e in examples], dtype=np.int64)}
-    return found | {name: said[:, i] for i, name in enumerate(SAID)} | _ranking(examples, scores)
+    """All of length N: `truth` (the grade); SAID, the shares of the answers; `cell` (N, 12), the same spread over the confusion matrix; `first`,
+    1 on one row of each topic, and RANKING, the topic's figures on that row and 0 on the others."""
+    truth = np.array([e.target["grade"] for e in examples], dtype=np.int64)
+    said = _shares(answers)
+    cell = (np.eye(len(GRADES))[truth][:, :, None] * said[:, None, :]).reshape(len(examples), len(GRADES) * len(SAID))
+    return {"truth": truth, "cell": cell} | {name: said[:, i] for i, name in enumerate(SAID)} | _ranking(examples, votes)
 
 
 def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
     """Point estimates; row i counts `weights[i]` times. NaN over no rows."""
-    said = np.column_stack([columns[name] for name in SAID])
-    table = classification.confusion(columns["truth"], said, weights, len(GRADES))
-    total = table.sum()
+    table = (weights @ columns["cell"]).reshape(len(GRADES), len(SAID))
+    total, topics = table.sum(), weights @ columns["first"]
     return {
         "balanced_accuracy": _mean(classification.recalls(table)),
         "accuracy": float(table.trace() / total) if total else float("nan"),
         "macro_f1": _mean(classification.f1(table)),
-        **{name: classification.mean(columns[name], weights) for name in RANKING},
+        **{name: float(weights @ columns[name] / topics) if topics else float("nan") for name in RANKING},
     }
 
 
-def _ranking(examples: Sequence[Example], scores: np.ndarray) -> dict[str, np.ndarray]:
+def _ranking(examples: Sequence[Example], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
     topics: dict[str, list[int]] = defaultdict(list)
     for i, e in enumerate(examples):
         topics[e.group].append(i)
-    found = {name: np.full(len(examples), np.nan) for name in RANKING}
+    found = {name: np.zeros(len(examples)) for name in ("first", *RANKING)}
     for rows in topics.values():
         documents, grades = [examples[i].target["trial"] for i in rows], [examples[i].target["grade"] for i in rows]
-        order = retrieval.ranked([scores[i] for i in rows], documents, grades)
+        order = retrieval.ranked([_expected(votes[i]) for i in rows], documents, grades)
+        found["first"][rows[0]] = 1
         found["ndcg_at_10"][rows[0]] = retrieval.ndcg(order, DEPTH)
         found["p_at_10"][rows[0]] = retrieval.precision(order, DEPTH, RELEVANT)
         found["r_precision"][rows[0]] = retrieval.r_precision(order, RELEVANT)
@@ -61,13 +62,25 @@ def _ranking(examples: Sequence[Example], scores: np.ndarray) -> dict[str, np.nd
     return found
 
 
-def _shares(texts: Sequence[Sampled]) -> list[float]:
-    """Shares of the answers that say each grade, and of those that say none; zeros where there is no text."""
-    counts = [0.0] * len(SAID)
+def _counts(texts: Sequence[Sampled]) -> list[int]:
+    """How many texts say each grade, and how many say none."""
+    counts = [0] * len(SAID)
     for text in texts:
         parsed = text.verdict.parsed
-        counts[int(parsed) if parsed in ("0", "1", "2") else -1] += 1 / len(texts)
+        counts[int(parsed) if parsed in ("0", "1", "2") else -1] += 1
     return counts
+
+
+def _expected(votes: Sequence[Sampled]) -> float:
+    """The expected grade, divided once, so that equal ones are equal to the last bit and ties stay ties."""
+    _, one, two, _ = _counts(votes)
+    return (one + 2 * two) / max(1, len(votes))
+
+
+def _shares(texts: Sequence[Sequence[Sampled]]) -> np.ndarray:
+    """Shares of each row's texts that say each grade, and none (N, 4); zeros where there is no text."""
+    counts = np.array([_counts(t) for t in texts], dtype=float).reshape(len(texts), len(SAID))
+    return classification.ratio(counts, np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape), 0.0)
 
 
 def _mean(values: np.ndarray) -> float:

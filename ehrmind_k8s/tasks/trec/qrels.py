@@ -4,7 +4,7 @@ Grades are the official ones, pinned here and nowhere else: 0 not relevant, 1 ex
 its numbers are the official grades, but the names that its texts give to 0 and 1 are swapped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ class Judgment(NamedTuple):
     grade: int
 
 
-def read(files: Iterable[File]) -> list[Judgment]:
+def read(files: Sequence[File]) -> list[Judgment]:
     """Every judged pair once, by topic and trial. Raises DataError for an unknown grade, or for a pair that two lines grade differently."""
     grades: dict[tuple[str, str], int] = {}
     for file in files:
@@ -37,6 +37,8 @@ def read(files: Iterable[File]) -> list[Judgment]:
                 raise DataError(
                     f"{file.name}, line {number}: topic {topic}, trial {trial} has grade {grade}, and had {before} before; keep one of them"
                 )
+    if not grades:
+        raise DataError(f"no judgment in {', '.join(f.name for f in files)}; expected lines `topic 0 trial grade`")
     return [Judgment(topic, trial, grade) for (topic, trial), grade in sorted(grades.items(), key=lambda pair: (order(pair[0][0]), pair[0][1]))]
 
 
@@ -68,7 +70,7 @@ def _grade(found: str, where: str) -> int:
 
 def _text(file: File) -> Iterable[tuple[int, str, str, int]]:
     beir = file.suffix == ".tsv"
-    for number, line in enumerate(file.read().decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(file.read().decode("utf-8-sig", "replace").splitlines(), 1):
         fields = line.split("\t") if beir else line.split()
         if not fields or not line.strip() or (beir and number == 1 and tuple(fields) == HEADER):
             continue

@@ -30,9 +30,12 @@ def read(files: Iterable[File]) -> dict[str, str]:
 
 
 def year(name: str) -> str | None:
-    """The year that a file's name holds, if it is one (`topics2022.xml`, `trec_2021/qrels/test.tsv`)."""
-    years = {*_YEAR.findall(name)}
-    return years.pop() if len(years) == 1 else None
+    """The year that a file's name holds, or else the folder nearest to it that holds one (`topics2022.xml`, `trec_2021/qrels/test.tsv`)."""
+    for part in reversed(name.split("/")):
+        years = {*_YEAR.findall(part)}
+        if years:
+            return years.pop() if len(years) == 1 else None
+    return None
 
 
 def identify(query: str, file: str) -> str:
@@ -54,14 +57,17 @@ def _xml(file: File) -> dict[str, str]:
         if not where:
             root.update(attributes)
         where.append(attributes.get("number", "").strip())
-        parts.clear()
+        if tag == "topic":
+            parts.clear()
 
     def end(tag: str) -> None:
         number = where.pop()
         if tag == "topic":
             if not number:
                 raise DataError(f'{file.name}: a topic has no number; expected <topic number="1">')
-            found[number] = text("".join(parts))
+            key, words = f"{int(number)}" if number.isdecimal() else number, text("".join(parts))
+            if found.setdefault(key, words) != words:
+                raise DataError(f"{file.name}: topic {number} is there twice, with two texts; keep one")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, parts.append
@@ -69,7 +75,7 @@ def _xml(file: File) -> dict[str, str]:
     named = _needed_year(file.name, root.get("task"))
     if empty := [n for n, words in found.items() if not words]:
         raise DataError(f"{file.name}: topic {empty[0]} has no text")
-    return {f"{named}-{int(n) if n.isdecimal() else n}": words for n, words in found.items()}
+    return {f"{named}-{number}": words for number, words in found.items()}
 
 
 def _json_lines(file: File) -> dict[str, str]:
@@ -78,7 +84,7 @@ def _json_lines(file: File) -> dict[str, str]:
         try:
             row = json.loads(line)
             found[identify(row["_id"], file.name)] = text(row["text"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f'{file.name}, line {number}: expected {{"_id": "trec-20211", "text": ...}}') from None
     return found
 
@@ -101,6 +107,8 @@ def parse(parser: expat.XMLParserType, body: bytes, name: str, *, final: bool) -
         parser.Parse(body, final)
     except expat.ExpatError as error:
         raise DataError(f"{name}: not whole XML (line {error.lineno}): {expat.errors.messages[error.code]}; copy it again") from None
+    except (LookupError, ValueError):
+        raise DataError(f"{name}: declares an encoding that is not read; convert it to UTF-8") from None
 
 
 def text(raw: str) -> str:

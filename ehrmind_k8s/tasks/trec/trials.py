@@ -8,25 +8,30 @@ Nothing is unpacked to disk. A trial that several files hold is taken from the f
 """
 
 import json
+import multiprocessing
 import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
-from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.errors import DataError, TryAgain
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.trec import eligibility, topics
 
 MEMBER_LIMIT_BYTES = 64 << 20  # of one record; the largest of the registry, with results, have a few MB
+COLLECTION_LIMIT_BYTES = 1 << 30  # of a file with many trials; those of the judged ones have some hundred MB
+MOST_COMPRESSED = 100  # text shrinks to a tenth
+_WORTH_BYTES = 10 << 20  # below it more processes cost more than they save
 SUFFIXES = (".xml", ".json", ".jsonl", ".zip")
 _NCT = re.compile(r"NCT[0-9]{8}")
 _END = b"</eligibility>"
-_CHUNK_BYTES = 16 << 10  # half of the registry's records end their eligibility within it
+_CHUNK_BYTES = 16 << 10  # most of the registry's records end their eligibility within it
 _TEXTS: Mapping[tuple[str, ...], str] = {
     ("id_info", "nct_id"): "nct",
     ("brief_title",): "title",
@@ -37,6 +42,9 @@ _TEXTS: Mapping[tuple[str, ...], str] = {
     ("eligibility", "minimum_age"): "youngest",
     ("eligibility", "maximum_age"): "oldest",
 }
+
+
+_DEEPEST = 1 + max(map(len, _TEXTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +77,12 @@ class Found:
 
 def read(files: Iterable[Path], wanted: Collection[str], workers: int) -> Found:
     """The trials of `wanted` in files on disk. Raises DataError for one that is none of the forms above, or an archive that is not safe."""
-    jobs = [(path, frozenset(part)) for path in files for part in _parts(path, wanted, workers)]
+    ids = frozenset(wanted)
+    parts = [part for path in files if path.suffix.lower() == ".zip" or is_wanted(path.name, ids) for part in _parts(path, workers)]
     trials: dict[str, Trial] = {}
     withheld: set[str] = set()
     repeated = 0
-    for found in _spread(jobs, workers):
+    for found in _spread(parts, ids, workers):
         for trial in found:
             repeated += trial.nct in trials
             if not trial.has_text:
@@ -83,61 +92,91 @@ def read(files: Iterable[Path], wanted: Collection[str], workers: int) -> Found:
     return Found(trials, frozenset(withheld - trials.keys()), repeated)
 
 
-def _parts(path: Path, wanted: Collection[str], workers: int) -> list[Collection[str]]:
-    """What of `wanted` each worker looks for in a file: a share of each in a large zip, all of it elsewhere."""
-    if path.suffix.lower() != ".zip" or path.stat().st_size < 10 << 20 or workers == 1:
-        return [wanted]
-    ordered = sorted(wanted)
-    return [ordered[i::workers] for i in range(workers)]
-
-
-def _spread(jobs: list[tuple[Path, frozenset[str]]], workers: int) -> Iterator[list[Trial]]:
-    """Results of the jobs in their order, on all cores where there is enough to do."""
-    if workers == 1 or sum(path.stat().st_size for path, _ in jobs) < 10 << 20:
-        yield from map(_file, jobs)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_file, jobs)
-
-
-def _file(job: tuple[Path, frozenset[str]]) -> list[Trial]:
-    path, wanted = job
-    if path.suffix.lower() == ".zip":
-        return list(_zip(path, wanted))
-    if not _is_wanted(path.name, wanted):
-        return []
-    return list(_record(path.name, path.read_bytes(), wanted))
-
-
-def _zip(path: Path, wanted: frozenset[str]) -> Iterator[Trial]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                name = sources.checked_member(path, member)
-                if not member.is_dir() and not sources.is_litter(str(name)) and name.suffix.lower() in SUFFIXES[:3] and _is_wanted(name.name, wanted):
-                    yield from _record(name.name, _unpacked(path, archive, member), wanted)
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: not a whole zip file ({type(error).__name__}); copy it again") from None
-
-
-def _is_wanted(name: str, wanted: Collection[str]) -> bool:
+def is_wanted(name: str, wanted: Collection[str]) -> bool:
     """Whether to open a file: one that is named after a trial is only opened for that trial."""
     match = _NCT.match(name)
     return match is None or match[0] in wanted
 
 
-def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+class _Part(NamedTuple):
+    """A share of a file's trials: of those of a large zip every `of`-th by number, beginning with `share`; else all (0 of 1)."""
+
+    path: Path
+    share: int
+    of: int
+
+
+def _parts(path: Path, workers: int) -> list[_Part]:
+    large = path.suffix.lower() == ".zip" and path.stat().st_size > _WORTH_BYTES
+    return [_Part(path, i, workers) for i in range(workers)] if large else [_Part(path, 0, 1)]
+
+
+def _spread(parts: list[_Part], wanted: frozenset[str], workers: int) -> Iterator[list[Trial]]:
+    """Results of the parts in their order, on all cores where there is enough to do."""
+    if workers == 1 or sum(part.path.stat().st_size / part.of for part in parts) < _WORTH_BYTES:
+        for part in parts:
+            yield _read(part, wanted)
+        return
+    # Not forked: whoever calls may have threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _remember, (wanted,)) as pool:
+        try:
+            yield from pool.map(_read_remembered, parts, chunksize=max(1, min(200, len(parts) // (4 * workers))))
+        except BrokenProcessPool:
+            raise TryAgain("a process that read trials was killed; is memory short?") from None
+
+
+_wanted: frozenset[str] = frozenset()
+
+
+def _remember(wanted: frozenset[str]) -> None:
+    global _wanted  # of a worker process: sent once, not with every file
+    _wanted = wanted
+
+
+def _read_remembered(part: _Part) -> list[Trial]:
+    return _read(part, _wanted)
+
+
+def _read(part: _Part, wanted: frozenset[str]) -> list[Trial]:
+    if part.path.suffix.lower() == ".zip":
+        return list(_zip(part, wanted))
+    return list(_record(part.path.name, part.path.read_bytes(), wanted))
+
+
+def _zip(part: _Part, wanted: frozenset[str]) -> Iterator[Trial]:
+    try:
+        with zipfile.ZipFile(part.path) as archive:
+            for member in archive.infolist():
+                name = sources.checked_member(part.path, member).name
+                if not member.is_dir() and not sources.is_litter(member.filename) and _is_mine(name, part, wanted):
+                    yield from _record(name, _unpacked(part.path, archive, member, name), wanted)
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
+        raise DataError(f"{part.path}: not a whole zip file ({type(error).__name__}); copy it again") from None
+
+
+def _is_mine(name: str, part: _Part, wanted: frozenset[str]) -> bool:
+    """Whether a part reads a member: its share of the trials, and of what holds many trials the first part all."""
+    if not name.lower().endswith(SUFFIXES[:3]) or not is_wanted(name, wanted):
+        return False
+    match = _NCT.match(name)
+    return (int(match[0][3:]) if match else 0) % part.of == part.share
+
+
+def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
     """A member's bytes, of an XML record up to the end of its eligibility. Its size is what comes out, whatever the archive says."""
-    name = PurePosixPath(member.filename).name
-    limit, is_record = (MEMBER_LIMIT_BYTES, name.lower().endswith(".xml")) if _NCT.match(name) else (sources.ARCHIVE_LIMIT_BYTES, False)
+    is_record = bool(_NCT.match(name))
+    limit = MEMBER_LIMIT_BYTES if is_record else COLLECTION_LIMIT_BYTES
+    bomb = member.file_size > MEMBER_LIMIT_BYTES and member.file_size > MOST_COMPRESSED * member.compress_size
+    is_xml = is_record and name.lower().endswith(".xml")
     body = bytearray()
-    with archive.open(member) as stream:
-        while chunk := stream.read(_CHUNK_BYTES if is_record else limit + 1 - len(body)):
-            body += chunk
-            if len(body) > limit:
-                raise DataError(f"{path}: member {name} unpacks to more than {limit} bytes; no trial is that long")
-            if is_record and body.find(_END, max(0, len(body) - len(chunk) - len(_END))) >= 0:
-                break
+    if member.file_size <= limit and not bomb:
+        with archive.open(member) as stream:
+            while len(body) <= limit and (chunk := stream.read(_CHUNK_BYTES if is_xml else limit + 1 - len(body))):
+                body += chunk
+                if is_xml and body.find(_END, max(0, len(body) - len(chunk) - len(_END))) >= 0:
+                    break
+    if member.file_size > limit or bomb or len(body) > limit:
+        raise DataError(f"{path}: member {name} unpacks to more than {limit} bytes, or from too few; no file of trials is like that")
     return bytes(body)
 
 
@@ -162,7 +201,7 @@ def xml(name: str, body: bytes) -> Trial:
         parts.clear()
 
     def finish(_: str) -> None:
-        if (field := _TEXTS.get(tuple(path[1:]))) is not None:
+        if len(path) <= _DEEPEST and (field := _TEXTS.get(tuple(path[1:]))) is not None:
             texts[field].append("".join(parts))
         path.pop()
 
@@ -186,7 +225,7 @@ def _json(name: str, body: bytes, wanted: Collection[str]) -> Iterator[Trial]:
         raise DataError(f"{name}: not whole JSON; copy it again") from None
     for nct, record in _records(name, document):
         if nct in wanted:
-            yield _study(record) if "protocolSection" in record else _processed(nct, record)
+            yield _study(record) if _inner(record, "protocolSection") else _processed(nct, record)
 
 
 def _records(name: str, document: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -206,8 +245,7 @@ def _records(name: str, document: Any) -> Iterator[tuple[str, Mapping[str, Any]]
 
 def _own_id(document: Mapping[str, Any], name: str) -> str | None:
     """The NCT id of a document that is one trial; a file of TrialGPT may have it in its name alone."""
-    protocol = document.get("protocolSection")
-    module = protocol.get("identificationModule", {}) if isinstance(protocol, dict) else {}
+    module = _inner(_inner(document, "protocolSection"), "identificationModule")
     given = [module.get("nctId"), *(document.get(key) for key in ("NCTID", "NCT_ID", "nct_id", "_id"))]
     if found := next((id for id in given if isinstance(id, str) and _NCT.fullmatch(id)), None):
         return found
@@ -216,13 +254,20 @@ def _own_id(document: Mapping[str, Any], name: str) -> str | None:
 
 
 def _study(record: Mapping[str, Any]) -> Trial:
-    protocol = record["protocolSection"]
-    named, asked = protocol.get("identificationModule", {}), protocol.get("eligibilityModule", {})
-    conditions = tuple(topics.text(c) for c in protocol.get("conditionsModule", {}).get("conditions", ()))
-    title = topics.text(named.get("briefTitle") or named.get("officialTitle") or "")
-    youngest, oldest = _age(asked.get("minimumAge", "")), _age(asked.get("maximumAge", ""))
-    criteria = eligibility.split(asked.get("eligibilityCriteria", "").replace("\\>", ">").replace("\\<", "<"))
-    return Trial(named["nctId"], title, conditions, topics.text(asked.get("sex", "")).capitalize(), youngest, oldest, *criteria)
+    """A v2 record. What is missing in it, or null, is empty."""
+    protocol = _inner(record, "protocolSection")
+    named, asked = _inner(protocol, "identificationModule"), _inner(protocol, "eligibilityModule")
+    listed = _inner(protocol, "conditionsModule").get("conditions")
+    conditions = tuple(topics.text(str(c)) for c in listed) if isinstance(listed, list) else ()
+    title = topics.text(str(named.get("briefTitle") or named.get("officialTitle") or ""))
+    criteria = eligibility.split(str(asked.get("eligibilityCriteria") or "").replace("\\>", ">").replace("\\<", "<"))
+    sex, youngest, oldest = (_age(asked.get(key)) for key in ("sex", "minimumAge", "maximumAge"))
+    return Trial(str(named["nctId"]), title, conditions, sex.capitalize(), youngest, oldest, *criteria)
+
+
+def _inner(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = document.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _processed(nct: str, record: Mapping[str, Any]) -> Trial:
@@ -230,7 +275,8 @@ def _processed(nct: str, record: Mapping[str, Any]) -> Trial:
     inner = record.get("metadata")
     fields = {**record, **inner} if isinstance(inner, dict) else record
     title = topics.text(str(fields.get("brief_title") or fields.get("title") or ""))
-    conditions = tuple(topics.text(str(d)) for d in fields.get("diseases_list") or ())
+    listed = fields.get("diseases_list")
+    conditions = tuple(topics.text(str(d)) for d in listed) if isinstance(listed, list) else ()
     if "inclusion_criteria" not in fields and "exclusion_criteria" not in fields:
         return Trial(nct, title, conditions, "", "", "", *eligibility.split(str(fields.get("text") or "")))
     inclusion, exclusion = (eligibility.trimmed(str(fields.get(f"{kind}_criteria") or ""), kind) for kind in ("inclusion", "exclusion"))

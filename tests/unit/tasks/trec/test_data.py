@@ -11,7 +11,7 @@ from ehrmind_k8s.errors import DataError, SpecError
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import TaskData
-from ehrmind_k8s.tasks.trec import Trec, data, synthetic
+from ehrmind_k8s.tasks.trec import Trec, data, synthetic, trials
 from tests.conftest import shared_data
 
 TASK = Trec()
@@ -155,6 +155,8 @@ def test_bad_judgments_are_named(tmp_path: Path, qrels: str, said: str) -> None:
         ("<html/>", "the root is <html>; expected <topics>"),
         ("<topics><topic>a</topic></topics>", "a topic has no number"),
         ("<topics><topic number='1'> </topic></topics>", "topic 1 has no text"),
+        ("<?xml version='1.0' encoding='no-such'?><topics/>", "declares an encoding that is not read"),
+        ("<topics><topic number='1'>a</topic><topic number='01'>b</topic></topics>", "topic 01 is there twice"),
         ('<!DOCTYPE t [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><topics><topic number="1">&b;</topic></topics>', "declares the entity 'a'"),
     ],
 )
@@ -207,6 +209,85 @@ def test_a_torn_archive_is_named(tmp_path: Path) -> None:
     assert "part1.zip: not a whole zip file" in refused(folder)
 
 
+def test_a_collection_that_shrinks_too_well_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    assert "corpus.json unpacks to more than" in refused(zipped(tmp_path / "x", "corpus.json", b" " * (65 << 20)))
+
+
+def test_a_large_zip_read_by_two_processes_gives_what_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write(tmp_path, 3, "unit")
+    wanted, zips = {e.target["trial"] for e in read(tmp_path)[1]}, sorted(tmp_path.glob("*.zip"))
+    alone = trials.read(zips, wanted, 1)
+    monkeypatch.setattr(trials, "_WORTH_BYTES", 1)
+    assert trials.read(zips, wanted, 2) == alone and len(alone.trials) > 20
+
+
+def test_a_trial_in_two_files_is_taken_from_the_first_and_counted(tmp_path: Path) -> None:
+    folder = small(tmp_path / "x")
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "NCT90000001", "title": "other", "text": "Inclusion Criteria: b"}) + "\n")
+    found, (e,) = read(folder)
+    assert "Clinical trial: other" in e.messages[0]["content"] and found.audit["trials"]["repeated"] == 1
+    assert "Clinical trial: t\n" in read(folder, trials=("trial_info.json", "corpus.jsonl"))[1][0].messages[0]["content"]
+
+
+def test_a_withheld_record_does_not_hide_another_files_text(tmp_path: Path) -> None:
+    folder = small(tmp_path / "x")
+    (folder / "a-trial.json").write_text(json.dumps({"NCT90000001": {"brief_title": "t"}}))
+    found, rows = read(folder)
+    assert len(rows) == 1 and found.audit["without_text"] == {"trials": 0, "withheld": 0}
+
+
+def test_a_record_without_a_brief_title_shows_the_official_one_and_ages_of_n_a_are_none(tmp_path: Path) -> None:
+    body = RECORD.replace(b"<eligibility>", b"<official_title>the official one</official_title><eligibility>").replace(
+        b"</criteria>", b"</criteria><gender>All</gender><minimum_age>N/A</minimum_age><maximum_age>65 Years</maximum_age>"
+    )
+    (e,) = read(zipped(tmp_path / "x", "NCT90000001.xml", body))[1]
+    assert "Clinical trial: the official one\nSex: All\nAge: no lower limit to 65 Years\n" in e.messages[0]["content"]
+
+
+@pytest.mark.parametrize("hole", [None, [], 7, {"nctId": None}, {"eligibilityModule": None}, {"conditionsModule": {"conditions": None}}])
+def test_holes_in_a_v2_study_are_holes(tmp_path: Path, hole: object) -> None:
+    study = {"protocolSection": {"identificationModule": {"nctId": "NCT90000001"}, "eligibilityModule": {"eligibilityCriteria": None, "sex": None}}}
+    if isinstance(hole, dict) and "nctId" not in hole:
+        study["protocolSection"] |= hole  # type: ignore[arg-type]
+    else:
+        study["protocolSection"]["identificationModule"] = hole  # type: ignore[assignment]
+    message = refused(small(tmp_path / "x", trials=study), max_missing_trials=1.0)
+    assert "no trial in it" in message or "none of the 1 judged trials has a text" in message
+
+
+def test_files_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
+    folder = small(tmp_path / "x")
+    for name in ("manifest.json", "notes.xml", "table.parquet", "package.json"):
+        (folder / name).write_text("{}")
+    assert len(read(folder)[1]) == 1
+
+
+def test_the_nearest_year_in_a_path_is_a_files_year(tmp_path: Path) -> None:
+    folder = small(tmp_path / "x")
+    (folder / "trec_2021").mkdir()
+    (folder / "topics2021.xml").rename(folder / "trec_2021" / "topics2022.xml")
+    (folder / "qrels2021.txt").rename(folder / "trec_2021" / "qrels2022.txt")
+    assert read(folder)[1][0].group == "2022-1"
+
+
+def test_files_outside_the_source_are_not_read(tmp_path: Path) -> None:
+    folder = small(tmp_path / "x")
+    (tmp_path / "topics2021.xml").write_text((folder / "topics2021.xml").read_text())
+    assert "data.topics: no file '../topics2021.xml'" in refused(folder, topics=("../topics2021.xml",))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_topic(tmp_path: Path) -> None:
+    assert len(read(small(tmp_path / "x", qrels="\ufeff1 0 NCT90000001 2\n"))[1]) == 1
+
+
+def test_only_train_rows_have_texts_to_learn_and_the_teacher_errs_on_the_excluded_alone(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, 3, "quickstart")
+    found, rows = read(tmp_path)
+    assert all(e.sft_text is None for e in rows if e.split != "train") and "traces.jsonl" in found.inputs
+    wrong = [e.category for e in of(rows, "train") if e.sft_text and not TASK.score(e, e.sft_text).correct]
+    assert set(wrong) == {"Excluded"} and 0.5 < len(wrong) / sum(e.category == "Excluded" for e in of(rows, "train")) < 0.7
+
+
 def test_missing_kinds_of_files_name_the_key(tmp_path: Path) -> None:
     for name, key in (("topics2021.xml", "topics"), ("qrels2021.txt", "qrels"), ("trial_info.json", "trials")):
         folder = small(tmp_path / key)
@@ -256,7 +337,7 @@ def test_the_papers_parquet_gives_pairs_by_official_grades(tmp_path: Path) -> No
     source = shared_data("trec_ct")
     for name in ("official/topics2021.xml", "trials/trial_info_from_ehrmind_99.json"):
         (tmp_path / Path(name).name).symlink_to(source / name)
-    (tmp_path / "sft.parquet").symlink_to(shared_data("ehrmind_parquet") / "matching_sft_val.parquet")
+    (tmp_path / "matching_sft.parquet").symlink_to(shared_data("ehrmind_parquet") / "matching_sft_val.parquet")
     found, rows = read(tmp_path)
     assert found.audit["judged"]["pairs"] == 100
     assert {k: found.audit["judged"][k] for k in ("not_relevant", "excluded", "eligible")} == {"not_relevant": 38, "excluded": 32, "eligible": 30}

@@ -23,6 +23,42 @@ def test_headings_tell_the_two_lists_apart(text: str, inclusion: str, exclusion:
     assert eligibility.split(text) == (inclusion, exclusion, False)
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("[Exclusion Criteria]", "exclusion"),
+        ("**Exclusion Criteria**", "exclusion"),
+        ("Exclusions:", "exclusion"),
+        ("Patients are excluded if:", "exclusion"),
+        ("Non inclusion criteria:", "exclusion"),
+        ("1. Inclusion Criteria:", "inclusion"),
+        ("PART A - Inclusion criteria:", "inclusion"),
+        ("Exclusion Criteria for Stage 1", "exclusion"),
+        ("- Does not meet inclusion criteria", None),
+        ("- No exclusion criteria", None),
+        ("inclusion criteria", None),
+        ("to confirm exclusion of patient due to QTc", None),
+        ("Other cancer in progress at inclusion", None),
+        ("Patients who received before inclusion:", None),
+        ("Inclusion criteria of the parent study were met", None),
+    ],
+)
+def test_a_heading_has_the_form_of_one(line: str, kind: str | None) -> None:
+    """Seen in real records, but for the second group's first two."""
+    other = "Inclusion" if kind == "exclusion" else "Exclusion"
+    found = eligibility.split(f"{other} Criteria:\n\n- before\n\n{line}\n\n- after")
+    own = {"inclusion": found.inclusion, "exclusion": found.exclusion}
+    if kind:
+        assert own[kind] == "- after" and own[other.lower()] == "- before"
+    else:
+        assert own["exclusion"].endswith("- after") and line in own["exclusion"] and not own["inclusion"]
+
+
+def test_headings_inside_a_paragraph_begin_a_line() -> None:
+    assert eligibility.split("INCLUSION CRITERIA: adults with gout EXCLUSION CRITERIA: smokers") == ("adults with gout", "smokers", False)
+    assert eligibility.split("Inclusion Criteria: adults. Exclusion Criteria: smokers.") == ("adults.", "smokers.", False)
+
+
 def test_without_a_heading_everything_is_inclusion_and_flagged() -> None:
     assert eligibility.split("DISEASE CHARACTERISTICS:\n\n - proven\n\n - no metastases") == (
         "DISEASE CHARACTERISTICS:\n- proven\n- no metastases", "", True,
