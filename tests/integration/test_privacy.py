@@ -22,7 +22,10 @@ SHORT = (
     *("rlvr.checkpoint_every=1", "rlvr.validate_limit=2", "evaluate.limit=3", "evaluate.samples=1", "evaluate.bootstrap=100"),
 )
 # Rows are kept here, in compressed columns where the words themselves need not stand ...
-ROWS = re.compile(r"runs/demo/(prepare/(train|validation|test)\.parquet|evaluate/results/\w+/completions-\w+\.jsonl)")
+ROWS = re.compile(
+    r"runs/demo/(prepare/(train|validation|test)\.parquet|diagnose/(asked\.parquet|results/base/completions-base\.jsonl)"
+    r"|evaluate/(results/\w+|diagnosis/sft)/completions-\w+\.jsonl)"
+)
 # ... and the toy model's vocabulary, made from the train rows, holds what several of them repeat. It travels with the model and its checkpoints.
 VOCABULARY = re.compile(r"runs/demo/((prepare/)?model|(sft|rlvr)/checkpoint/[\w-]+)/tokenizer\.json")
 
