@@ -31,6 +31,9 @@ def asked(diagnosis: Diagnosis) -> str:
     )
 
 
+WIDE: tuple[str, ...] = ("groups", "rule", "entropy (nats)")  # columns of findings that a phone has no room for
+
+
 def diagnosis(report: Report) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of findings; `before → after` where the SFT policy was asked the same rows."""
     found, after = report.diagnosis, report.after_sft
