@@ -24,8 +24,9 @@ from tests.cluster.harness.s3 import S3Access
 from tests.cluster.observer import Observer
 
 FULL = os.environ.get("EHRMIND_FAULTS") == "1"
+pytestmark = pytest.mark.skipif(not FULL, reason="it takes long: make test-faults runs it")
 TABLE = os.environ.get("EHRMIND_FAULTS_TABLE")
-STEPS, PROMPTS, SEED = 160 if FULL else 40, 4, 3
+STEPS, PROMPTS, SEED = 160, 4, 3
 SETTINGS = {
     "seed": SEED,
     "rollout.replicas": 2,
@@ -48,9 +49,7 @@ UNCOUNTED = ("Preempted", "NodeLost", "Suspended", "Fenced")
 
 
 def in_turn(cluster: OwnCluster) -> list[Callable[[Observer], Row]]:
-    """The faults: one of each kind of process, or all. Retries that count make the next pause longer: what needs several comes early."""
-    if not FULL:
-        return [faults.rollout_killed_generating, faults.trainer_killed, faults.operator_killed, faults.suspended]
+    """The faults. Retries that count make the pause before the next attempt longer: what needs several comes early."""
     return [
         faults.scaled_up,
         faults.rollout_killed_generating,
