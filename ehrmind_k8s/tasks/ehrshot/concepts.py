@@ -14,7 +14,7 @@ from ehrmind_k8s.tasks.ehrshot import columns
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".parquet")
 BATCH_ROWS = 200_000
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 # Concepts that everything else here hangs on, for sources without CONCEPT (OHDSI Athena, standard concepts of Gender and Visit).
 STANDARD: Mapping[int, str] = {8507: "Gender/M", 8532: "Gender/F", 9201: "Visit/IP", 9202: "Visit/OP", 9203: "Visit/ER", 262: "Visit/ERIP"}
 
