@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrmind_k8s.errors import DataError
-from ehrmind_k8s.tasks.ehrshot import patients, readers, synthetic
+from ehrmind_k8s.tasks.ehrshot import original, patients, readers, synthetic
 from ehrmind_k8s.tasks.ehrshot.patients import Patient
 from ehrmind_k8s.tasks.ehrshot.readers import Source
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
@@ -204,6 +204,14 @@ def test_columns_are_found_by_name_and_values_may_hold_lines(tmp_path: Path) -> 
             ("2010-05-01T10:00:00", "X/1", "measurement", None, "two\nlines"),
             ("2010-05-01T11:00:00", "X/2", "measurement", 7.5, None),
         ]
+
+
+def test_lines_within_a_value_may_fall_on_any_block_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(f'{i},5,2010-05-01 10:00:00,,X/1,"a\nb,\n{"c" * (1 + i % 37)}",,,measurement\n' for i in range(200))
+    monkeypatch.setattr(original, "BLOCK_BYTES", 256)
+    with opened(csv_source(tmp_path, lines)) as found:
+        (t,) = found.timelines(None)
+        assert [row[4] for row in rows(t)] == [f"a\nb,\n{'c' * (1 + i % 37)}" for i in range(200)]
 
 
 def test_what_is_left_out_or_changed_is_counted(tmp_path: Path) -> None:

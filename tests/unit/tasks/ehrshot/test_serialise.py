@@ -161,6 +161,13 @@ def test_what_one_section_does_not_spend_goes_to_the_others() -> None:
     assert words(written(conditions, budget=600).text) > 580
 
 
+def test_a_share_that_is_not_spent_goes_to_what_follows_before_it_goes_to_what_came_first() -> None:
+    events = [event(f"LOINC/{i}", "measurement", i, float(i)) for i in range(1, 200)]
+    events += [event(f"CPT4/{i}", "procedure_occurrence", i) for i in range(1, 200)]
+    kept = written(events, budget=600).kept  # conditions and drugs, which come between, have none
+    assert kept["procedures"] > kept["measurements"] > 10
+
+
 def test_a_budget_is_kept_where_a_tokenizer_counts_the_whole_higher_than_its_lines() -> None:
     events = [event(f"SNOMED/{i}", "condition_occurrence", i) for i in range(1, 100)]
 
