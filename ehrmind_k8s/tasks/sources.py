@@ -8,7 +8,8 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -117,15 +118,26 @@ def _one(source: Path, split: Split, files: Sequence[File]) -> list[File]:
 def _open(path: Path, name: str) -> list[File]:
     if path.suffix.lower() != ".zip":
         return [File(name, path, path.read_bytes)]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not is_litter(m.filename)]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path}: not a whole zip file ({error}); copy it again") from None
+    with opened(path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir() and not is_litter(m.filename)]
     total = sum(m.file_size for m in members)
     if total > ARCHIVE_LIMIT_BYTES:
         raise DataError(f"{path}: unpacks to {total} bytes, over the limit of {ARCHIVE_LIMIT_BYTES}; unpack it yourself and pass the folder")
     return [_member(path, m, f"{name}/") for m in members]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip to list and read. Raises DataError for one that is torn, or a member that cannot be unpacked."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{path}: not a whole zip file ({error}); copy it again") from None
+    with archive:
+        try:
+            yield archive
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            raise DataError(f"{path}: a member cannot be unpacked ({type(error).__name__}); copy the archive again") from None
 
 
 def checked_member(path: Path, member: zipfile.ZipInfo) -> PurePosixPath:
@@ -147,11 +159,8 @@ def _member(path: Path, member: zipfile.ZipInfo, inside: str) -> File:
     name = checked_member(path, member)
 
     def read() -> bytes:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-            raise DataError(f"{path}: a member cannot be unpacked ({type(error).__name__}); copy the archive again") from None
+        with opened(path) as archive:
+            return archive.read(member)
 
     return File(f"{inside}{name}", path, read)
 

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import re
 import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -144,14 +143,11 @@ def _read(part: _Part, wanted: frozenset[str]) -> list[Trial]:
 
 
 def _zip(part: _Part, wanted: frozenset[str]) -> Iterator[Trial]:
-    try:
-        with zipfile.ZipFile(part.path) as archive:
-            for member in archive.infolist():
-                name = sources.checked_member(part.path, member).name
-                if not member.is_dir() and not sources.is_litter(member.filename) and _is_mine(name, part, wanted):
-                    yield from _record(name, _unpacked(part.path, archive, member, name), wanted)
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-        raise DataError(f"{part.path}: not a whole zip file ({type(error).__name__}); copy it again") from None
+    with sources.opened(part.path) as archive:
+        for member in archive.infolist():
+            name = sources.checked_member(part.path, member).name
+            if not member.is_dir() and not sources.is_litter(member.filename) and _is_mine(name, part, wanted):
+                yield from _record(name, _unpacked(part.path, archive, member, name), wanted)
 
 
 def _is_mine(name: str, part: _Part, wanted: frozenset[str]) -> bool:
@@ -239,7 +235,8 @@ def _records(name: str, document: Any) -> Iterator[tuple[str, Mapping[str, Any]]
         yield from document.items()
     else:
         raise DataError(
-            f"{name}: no trial in it; expected ClinicalTrials.gov v2 JSON (protocolSection), or TrialGPT's trial_info.json or corpus.jsonl"
+            f"{name}: no trial in it; expected ClinicalTrials.gov v2 JSON (protocolSection), or TrialGPT's trial_info.json or corpus.jsonl; if it is"
+            " something else, let data.trials name the files with trials"
         )
 
 
