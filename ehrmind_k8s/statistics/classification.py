@@ -20,7 +20,13 @@ def macro_mean(values: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> 
     rows = np.bincount(classes[known], weights=weights[known])
     sums = np.bincount(classes[known], weights=(values * weights)[known])
     present = rows > 0
-    return float((sums[present] / rows[present]).mean()) if present.any() else float("nan")
+    return over_classes(sums[present] / rows[present])
+
+
+def over_classes(values: np.ndarray) -> float:
+    """Unweighted mean over the classes that have a figure."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def ratio(above: np.ndarray, below: np.ndarray, otherwise: float = float("nan")) -> np.ndarray:

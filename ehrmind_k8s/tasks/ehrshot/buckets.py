@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from ehrmind_k8s.tasks.ehrshot.mixing import mixed
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
 
 BUCKET_ROWS = 400_000  # events; about 40 MB each
@@ -128,7 +129,7 @@ class Buckets:
             events.table,
         ]
         batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
-        bucket = np.where(kept, _hash(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
+        bucket = np.where(kept, mixed(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
         order = np.argsort(bucket, kind="stable")
         batch, starts = batch.take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.size + 1))
         for i, writer in enumerate(self._writers):
@@ -194,11 +195,3 @@ def _short(text: pa.Array) -> tuple[pa.Array, int]:
     long = pa.compute.greater(pa.compute.utf8_length(text), LONGEST_TEXT).fill_null(False)
     count = pa.compute.sum(long).as_py() or 0
     return (pa.compute.if_else(long, pa.scalar(None, pa.string()), text) if count else text), count
-
-
-def _hash(subject: np.ndarray) -> np.ndarray:
-    """Mixes the bits of ids (the finaliser of SplitMix64, Steele et al. 2014), since ids may all be multiples of something."""
-    mixed = subject.astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

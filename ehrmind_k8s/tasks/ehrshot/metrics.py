@@ -64,7 +64,7 @@ def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str,
     """Macro averages under their names, then `<metric>/<subtask>`; row i counts `weights[i]` times. NaN where undefined."""
     names = [name.removeprefix(OF) for name in columns if name.startswith(OF)]
     by_subtask = _by_subtask(columns, weights, len(names))
-    macro = {metric: _mean(values) for metric, values in by_subtask.items()}
+    macro = {metric: classification.over_classes(values) for metric, values in by_subtask.items()}
     macro["unreadable_votes"] = classification.mean(columns["unreadable"], weights)
     return macro | {f"{metric}/{name}": float(values[code]) for code, name in enumerate(names) for metric, values in by_subtask.items()}
 
@@ -89,11 +89,6 @@ def _balanced_accuracy(cell: np.ndarray, right: np.ndarray, weights: np.ndarray,
     rows = np.bincount(cell, weights=weights, minlength=2 * size)
     found: np.ndarray = classification.ratio(np.bincount(cell, weights=weights * right, minlength=2 * size), rows).reshape(size, 2).mean(axis=1)
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 def _probability(votes: Sequence[Sampled]) -> float:

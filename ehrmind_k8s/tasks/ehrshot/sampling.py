@@ -13,6 +13,7 @@ import numpy as np
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.records import SPLITS, Split
 from ehrmind_k8s.tasks.ehrshot.labels import Labels
+from ehrmind_k8s.tasks.ehrshot.mixing import mixed
 
 WORDS: Mapping[str, Split] = {
     "train": "train",
@@ -64,7 +65,7 @@ def canonical(asked: Asked, splits: Mapping[int, str], validation_fraction: floa
     found = np.array(codes, dtype=np.int64)
     if not (found == VALIDATION).any():
         train = np.flatnonzero(found == TRAIN)
-        lot = np.argsort(_mixed(subjects[train].astype(np.uint64) + np.uint64(_salt(seed, "split"))), kind="stable")
+        lot = np.argsort(mixed(subjects[train].astype(np.uint64) + np.uint64(_salt(seed, "split"))), kind="stable")
         found[train[lot[: round(validation_fraction * len(train))]]] = VALIDATION
     return replace(asked, split=found[place])
 
@@ -72,7 +73,7 @@ def canonical(asked: Asked, splits: Mapping[int, str], validation_fraction: floa
 def by_subject(asked: Asked, test_fraction: float, validation_fraction: float, seed: int) -> Asked:
     """Shares of the subjects, by lot: `test_fraction` of all for test, then `validation_fraction` of the others."""
     subjects, place = np.unique(asked.subject, return_inverse=True)
-    order = np.argsort(_mixed(subjects.astype(np.uint64) + np.uint64(_salt(seed, "split"))), kind="stable")
+    order = np.argsort(mixed(subjects.astype(np.uint64) + np.uint64(_salt(seed, "split"))), kind="stable")
     test = round(test_fraction * len(subjects))
     validation = round(validation_fraction * (len(subjects) - test))
     codes = np.full(len(subjects), TRAIN, dtype=np.int64)
@@ -84,7 +85,7 @@ def lots(asked: Asked, names: Sequence[str], seed: int) -> np.ndarray:
     """A number for each label, as if drawn by lot (uint64, length N). `names` are the subtasks in the order of their codes."""
     salts = np.array([_salt(seed, name) for name in names], dtype=np.uint64)
     minutes = asked.time.astype("datetime64[m]").astype(np.int64).astype(np.uint64)
-    return _mixed(_mixed(asked.subject.astype(np.uint64)) + minutes + salts[asked.subtask])
+    return mixed(mixed(asked.subject.astype(np.uint64)) + minutes + salts[asked.subtask])
 
 
 def at_most(asked: Asked, lot: np.ndarray, limit: int) -> np.ndarray:
@@ -120,12 +121,3 @@ def _place_in(lot: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndar
 
 def _salt(seed: int, word: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{word}".encode(), digest_size=8).digest(), "little")
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Whole numbers (uint64) scattered over all 64 bits, by the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    z = numbers + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = z ^ (z >> np.uint64(31))
-    return mixed

@@ -39,9 +39,9 @@ def metrics(columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str,
     table = (weights @ columns["cell"]).reshape(len(GRADES), len(SAID))
     total, topics = table.sum(), weights @ columns["first"]
     return {
-        "balanced_accuracy": _mean(classification.recalls(table)),
+        "balanced_accuracy": classification.over_classes(classification.recalls(table)),
         "accuracy": float(table.trace() / total) if total else float("nan"),
-        "macro_f1": _mean(classification.f1(table)),
+        "macro_f1": classification.over_classes(classification.f1(table)),
         **{name: float(weights @ columns[name] / topics) if topics else float("nan") for name in RANKING},
     }
 
@@ -81,8 +81,3 @@ def _shares(texts: Sequence[Sequence[Sampled]]) -> np.ndarray:
     """Shares of each row's texts that say each grade, and none (N, 4); zeros where there is no text."""
     counts = np.array([_counts(t) for t in texts], dtype=float).reshape(len(texts), len(SAID))
     return classification.ratio(counts, np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape), 0.0)
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
