@@ -1,6 +1,7 @@
 """How long it takes to read the judged trials out of corpus zips, against lxml that parses the same members and does nothing else.
 
     python -m benchmarks.trec_reading             # 1 GB of XML in five zips
+    python -m benchmarks.trec_reading --judged 1  # every trial judged: enough for all cores
     python -m benchmarks.trec_reading --mb 100
 
 The zips are generated: records of the registry's form, one in three with results after its eligibility, an eighth of them judged. Both sides
@@ -21,12 +22,12 @@ from lxml import etree
 from ehrmind_k8s.tasks.trec import trials
 
 ROUNDS = 3
-JUDGED = 8  # one in so many
+JUDGED = 8  # one in so many, as in the corpus (48,714 of 375,580)
 RESULTS = 3  # one in so many has results
 FIRST = 90_000_000
 
 
-def generate(folder: Path, size_mb: int) -> list[str]:
+def generate(folder: Path, size_mb: int, judged: int = JUDGED) -> list[str]:
     """Five zips of `size_mb` together (unpacked); the judged trials."""
     draw, written, number, names = random.Random(1), 0, 0, []
     words = [f"{a}{b}" for a in ("trial", "dose", "cell", "blood", "age", "renal") for b in ("", "s", "-free", " of", " and", " at least 18")]
@@ -36,7 +37,7 @@ def generate(folder: Path, size_mb: int) -> list[str]:
                 nct = f"NCT{FIRST + number}"
                 body = record(draw, words, nct, results=number % RESULTS == 0)
                 archive.writestr(f"ClinicalTrials.part{part}/{nct[:7]}xxxx/{nct}.xml", body)
-                names += [nct] * (number % JUDGED == 0)
+                names += [nct] * (number % judged == 0)
                 written, number = written + len(body), number + 1
     return names
 
@@ -74,11 +75,13 @@ def ours(folder: Path, judged: set[str], workers: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=int, default=1000, help="size of the generated XML (MB)")
-    size = parser.parse_args().mb
+    parser.add_argument("--judged", type=int, default=JUDGED, help="one trial in so many is judged")
+    asked = parser.parse_args()
+    size = asked.mb
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judged = set(generate(folder, size))
+        judged = set(generate(folder, size, asked.judged))
         sides = {
             "bare lxml": lambda: bare(folder, judged),
             "ours, one core": lambda: ours(folder, judged, 1),

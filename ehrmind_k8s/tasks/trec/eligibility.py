@@ -26,7 +26,9 @@ _EXCLUDED = re.compile(
     re.IGNORECASE,
 )
 # A heading in the middle of a paragraph begins a line: after the end of a sentence, or in capitals.
-_MIDDLE = re.compile(r"(?:(?<=[a-z)\]%][.;])\s+(?=(?:Inclusion|Exclusion)\s+Criteria\s*:))|\s+(?=(?:INCLUSION|EXCLUSION)\s+CRITERIA\s*:)")
+_MIDDLE = re.compile(r"(?:INCLUSION|EXCLUSION)(?=\s+CRITERIA\s*:)|(?:Inclusion|Exclusion)(?=\s+Criteria\s*:)")
+_SENTENCE_END = re.compile(r"[a-z)\]%][.;]\s")
+_HINTS = ("clu", "eligible")  # in every heading, and in few other lines
 _LONGEST_HEADING = 90  # characters, so that no line costs more than these to look at
 
 
@@ -62,7 +64,7 @@ def unwrap(text: str) -> list[str]:
     """Lines as they were meant: a bullet, a blank line and a heading begin a new one, anything else goes on with the one before."""
     lines: list[str] = []
     fresh = True
-    whole = _MIDDLE.sub("\n\n", text.replace("\r\n", "\n").replace("\r", "\n"))
+    whole = _MIDDLE.sub(_broken, text.replace("\r\n", "\n").replace("\r", "\n"))
     for raw in whole.split("\n"):
         line = " ".join(raw.split())
         if not line:
@@ -73,6 +75,12 @@ def unwrap(text: str) -> list[str]:
         else:
             lines[-1] += f" {line}"
     return lines
+
+
+def _broken(match: re.Match[str]) -> str:
+    before = match.string[max(0, match.start() - 3) : match.start()]
+    begins = before[-1:].isspace() if match[0].isupper() else _SENTENCE_END.fullmatch(before)
+    return f"\n\n{match[0]}" if begins else match[0]
 
 
 def trimmed(text: str, kind: str) -> str:
@@ -87,6 +95,9 @@ def _heading(line: str) -> _Heading | None:
     A whole line is one only with a capital or a colon, since a wrapped sentence may go on with these very words; a bulleted line only with a
     colon at its end.
     """
+    beginning = line[:_LONGEST_HEADING].lower()
+    if not any(hint in beginning for hint in _HINTS):
+        return None
     if len(line) <= _LONGEST_HEADING:
         bare = line.strip("*_[]#=<>~ ")
         words = _BULLET.sub("", bare, count=1)

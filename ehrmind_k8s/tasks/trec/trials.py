@@ -26,7 +26,7 @@ from ehrmind_k8s.tasks.trec import eligibility, topics
 MEMBER_LIMIT_BYTES = 64 << 20  # of one record; the largest of the registry, with results, have a few MB
 COLLECTION_LIMIT_BYTES = 1 << 30  # of a file with many trials; those of the judged ones have some hundred MB
 MOST_COMPRESSED = 100  # text shrinks to a tenth
-_WORTH_BYTES = 10 << 20  # below it more processes cost more than they save
+_WORTH_TRIALS = 10_000  # judged; with fewer, more processes cost more time than they save
 SUFFIXES = (".xml", ".json", ".jsonl", ".zip")
 _NCT = re.compile(r"NCT[0-9]{8}")
 _END = b"</eligibility>"
@@ -77,6 +77,7 @@ class Found:
 def read(files: Iterable[Path], wanted: Collection[str], workers: int) -> Found:
     """The trials of `wanted` in files on disk. Raises DataError for one that is none of the forms above, or an archive that is not safe."""
     ids = frozenset(wanted)
+    workers = workers if len(ids) >= _WORTH_TRIALS else 1
     parts = [part for path in files if path.suffix.lower() == ".zip" or is_wanted(path.name, ids) for part in _parts(path, workers)]
     trials: dict[str, Trial] = {}
     withheld: set[str] = set()
@@ -98,7 +99,7 @@ def is_wanted(name: str, wanted: Collection[str]) -> bool:
 
 
 class _Part(NamedTuple):
-    """A share of a file's trials: of those of a large zip every `of`-th by number, beginning with `share`; else all (0 of 1)."""
+    """A share of a file's trials: of those of a zip every `of`-th by number, beginning with `share`; else all (0 of 1)."""
 
     path: Path
     share: int
@@ -106,13 +107,12 @@ class _Part(NamedTuple):
 
 
 def _parts(path: Path, workers: int) -> list[_Part]:
-    large = path.suffix.lower() == ".zip" and path.stat().st_size > _WORTH_BYTES
-    return [_Part(path, i, workers) for i in range(workers)] if large else [_Part(path, 0, 1)]
+    return [_Part(path, i, workers) for i in range(workers)] if path.suffix.lower() == ".zip" else [_Part(path, 0, 1)]
 
 
 def _spread(parts: list[_Part], wanted: frozenset[str], workers: int) -> Iterator[list[Trial]]:
-    """Results of the parts in their order, on all cores where there is enough to do."""
-    if workers == 1 or sum(part.path.stat().st_size / part.of for part in parts) < _WORTH_BYTES:
+    """Results of the parts in their order."""
+    if workers == 1:
         for part in parts:
             yield _read(part, wanted)
         return
@@ -144,9 +144,10 @@ def _read(part: _Part, wanted: frozenset[str]) -> list[Trial]:
 
 def _zip(part: _Part, wanted: frozenset[str]) -> Iterator[Trial]:
     with sources.opened(part.path) as archive:
-        for member in archive.infolist():
-            name = sources.checked_member(part.path, member).name
-            if not member.is_dir() and not sources.is_litter(member.filename) and _is_mine(name, part, wanted):
+        for member in archive.infolist():  # hundreds of thousands, so what is not read is not looked at closely
+            name = member.filename.replace("\\", "/").rpartition("/")[2]
+            if _is_mine(name, part, wanted) and not sources.is_litter(member.filename):
+                sources.checked_member(part.path, member)
                 yield from _record(name, _unpacked(part.path, archive, member, name), wanted)
 
 

@@ -217,7 +217,7 @@ def test_a_large_zip_read_by_two_processes_gives_what_one_reads(tmp_path: Path, 
     synthetic.write(tmp_path, 3, "unit")
     wanted, zips = {e.target["trial"] for e in read(tmp_path)[1]}, sorted(tmp_path.glob("*.zip"))
     alone = trials.read(zips, wanted, 1)
-    monkeypatch.setattr(trials, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(trials, "_WORTH_TRIALS", 1)
     assert trials.read(zips, wanted, 2) == alone and len(alone.trials) > 20
 
 
