@@ -62,6 +62,8 @@ def prepare(task: str, source: str, out: Path, form: str, overrides: tuple[str, 
         counts = meta["counts"][split]
         dropped = ", ".join(f"{n} {reason}" for reason, n in meta["drops"][split].items()) or "none"
         click.echo(f"{split:11}{counts['rows']:7} rows  {counts['groups']:7} groups  dropped: {dropped}")
+    for warning in meta["audit"].get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"{out / artifacts.MANIFEST}")
     return 0
 

@@ -8,6 +8,7 @@ import pytest
 from ehrmind_k8s import artifacts, storage, toymodel
 from ehrmind_k8s.examples import read_split
 from ehrmind_k8s.records import SPLITS, Example
+from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.medcalc import synthetic
 from tests.integration.s3_server import ACCESS, SECRET, S3Server
 from tests.integration.terminal import Terminal
@@ -48,6 +49,14 @@ def test_bad_data_ends_with_its_exit_code_and_writes_nothing(terminal: Terminal)
     code, said = prepare(terminal, "source", "out")
     assert code == 10 and "test.csv" in said
     assert not (terminal.folder / "out").exists()
+
+
+def test_what_the_preparation_warns_of_is_printed(terminal: Terminal) -> None:
+    registry.get("ehrshot").synthesize(terminal.folder / "records", 1, "unit")
+    done = terminal.type("data", "prepare", "--task", "ehrshot", "--source", "records", "--out", "out")
+    warnings = json.loads((terminal.folder / "out" / artifacts.MANIFEST).read_text())["meta"]["audit"]["warnings"]
+    assert done.returncode == 0 and warnings
+    assert [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")] == warnings
 
 
 def test_an_out_folder_in_use_is_refused(terminal: Terminal) -> None:

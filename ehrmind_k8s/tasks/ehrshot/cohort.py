@@ -136,9 +136,12 @@ def _classes(asked: Asked, chosen: Sequence[Subtask]) -> dict[str, dict[str, dic
 
 
 def _rare(asked: Asked, chosen: Sequence[Subtask]) -> list[str]:
-    """One sentence per subtask whose test split has few labels of a class."""
+    """One sentence per subtask whose test split has few labels of a class, or whose train split has one class alone: it teaches to say that."""
     found = []
     for name, splits in _classes(asked, chosen).items():
+        if sum(splits["train"].values()) and not all(splits["train"].values()):
+            only = max(splits["train"], key=lambda word: splits["train"][word])
+            found.append(f"{name} has only {only} train labels, so training on it teaches to say {'yes' if only == 'positive' else 'no'}")
         word, n = min(splits["test"].items(), key=lambda item: item[1])
         if n < RARE:
             found.append(f"{name} has {n} {word} test labels")

@@ -116,8 +116,9 @@ def test_train_is_balanced_by_leaving_out_and_test_keeps_its_prevalence() -> Non
     assert found.audit["warnings"] == ["guo_los has 5 positive test labels"]
 
 
-def test_a_train_split_of_one_class_is_kept() -> None:
+def test_a_train_split_of_one_class_is_kept_and_warned_of() -> None:
     found = built([(s, 0, 0) for s in range(10)], dict.fromkeys(range(10), "train"), validation_fraction=0)
+    assert "guo_los has only negative train labels, so training on it teaches to say no" in found.audit["warnings"]
     assert len(asked(found, "train")) == 10
 
 
