@@ -102,6 +102,11 @@ def test_all_problems_are_told_at_once() -> None:
     assert "rlvr.step" in message and "sft.epoch" in message
 
 
+def test_a_value_in_place_of_a_section_is_refused_with_its_keys() -> None:
+    with pytest.raises(SpecError, match=r"rlvr: found 5, expected a section of keys: steps, prompts_per_step, "):
+        spec.load({"task": "medcalc", "rlvr": 5})
+
+
 def test_a_section_and_a_key_in_it_cannot_both_be_set() -> None:
     assert "already set to a single value" in refusal(TINY, "rlvr=3", "rlvr.steps=4")
 
