@@ -51,8 +51,9 @@ def command(task_name: str, examples: Path, completions: Path, out: Path | None,
         options.echo_json(summary)
         return
     click.echo(f"{summary['completions']} completions of {summary['examples']} examples; {summary['without_completion']} examples have none")
+    width = max(map(len, summary["metrics"]), default=0) + 2
     for name, value in summary["metrics"].items():
-        click.echo(f"  {name:<22}{value:8.4f}" if value is not None else f"  {name:<22}       -")
+        click.echo(f"  {name:<{width}}" + (f"{value:8.4f}" if value is not None else "       -"))
 
 
 def _file(path: Path) -> Path:
