@@ -490,7 +490,7 @@ def _sentence(problem: Any, model: type[BaseModel]) -> str:
         return f"{where}: unknown key; {nearest(path[-1], _known_keys(model, path[:-1]))}"
     if problem["type"] == "missing":
         return f"{where}: missing; add it to the document or pass --set {where}=..."
-    if problem["type"] in ("model_type", "model_attributes_type"):
+    if where and problem["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: found {problem['input']!r}, expected a section of keys: {', '.join(_known_keys(model, path))}"
     found = problem["input"]
     shown = "" if isinstance(found, dict | BaseModel) else f"found {found!r}: "
