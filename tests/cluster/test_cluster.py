@@ -64,7 +64,11 @@ def test_a_service_leads_to_its_pod(cluster: Cluster, namespace: str) -> None:
     spec = {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8000}]}
     cluster.apply(server, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "files"}, "spec": spec}, namespace=namespace)
     cluster.wait("pod", "server", "Ready", namespace=namespace)
-    code = "import urllib.request as u; print(u.urlopen('http://files/all_reduce.py').status)"
+    # The proxy learns of a ready pod some time after the API server does: asked again until then, as a client would.
+    code = (
+        "import time, urllib.request as u\nfor _ in range(100):\n"
+        " try: print(u.urlopen('http://files/all_reduce.py', timeout=5).status); break\n except OSError: time.sleep(0.1)"
+    )
     cluster.apply(pods.job("get", "python", "-c", code), namespace=namespace)
     cluster.wait("job", "get", "Complete", namespace=namespace)
     assert cluster.kubectl("logs", "job/get", namespace=namespace).strip() == "200"
