@@ -14,6 +14,7 @@ from typing import Any
 
 from ehrmind_k8s import crd, logs
 from ehrmind_k8s.controller import kinds
+from ehrmind_k8s.controller.owners import Owners
 from ehrmind_k8s.controller.runtime.client import Client
 from ehrmind_k8s.controller.runtime.reflector import Reflector
 from ehrmind_k8s.controller.runtime.store import Store
@@ -37,6 +38,7 @@ class Caches:
         self._client, self._wake, self._run_changed = client, wake, changed
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._profiles = profiles
+        self.owners = Owners(self.renewed)
         self._lock = threading.Lock()
         self._reflectors: dict[str, list[Reflector]] = {}
         self._stop = threading.Event()
@@ -50,7 +52,7 @@ class Caches:
 
     def start(self) -> None:
         """Begin to watch."""
-        for resource in (kinds.RUN, kinds.POD, *kinds.BUILT_IN):
+        for resource in (kinds.RUN, kinds.POD, kinds.LEASE, *kinds.BUILT_IN):
             self._watch(resource)
         self._own.start()
         self._thread.start()
@@ -87,13 +89,19 @@ class Caches:
         return {kind: sum(len(r.store.names()) for r in self._of(kind)) for kind in list(self._reflectors)}
 
     def children(self, key: Key) -> list[Object]:
-        """What carries the labels of a run of this name, but its pods."""
-        kinds_ = [k for k in list(self._reflectors) if k not in (crd.KIND, "Pod", "Workload")]
+        """What the operator made for a run of this name, but its pods."""
+        kinds_ = [k for k in list(self._reflectors) if k not in (crd.KIND, "Pod", "Workload", "Lease")]
         return [o for kind in sorted(kinds_) for o in self._select(kind, key[0], key)]
 
     def pods(self, key: Key) -> list[Object]:
         """Pods that carry the labels of a run of this name."""
         return self._select("Pod", key[0], key)
+
+    def renewed(self, key: Key) -> str:
+        """When the follower of a run of this name renewed its Lease, in its own words; "" without one."""
+        store = self.store("Lease", key[0])
+        lease = store.get(key[0], crd.owner_lease(key[1])) if store else None
+        return str((lease.get("spec") or {}).get("renewTime") or "") if lease else ""
 
     def workloads(self, namespace: str, uids: Iterable[str]) -> list[Object]:
         """Kueue's Workloads of the objects with these uids."""
@@ -166,7 +174,7 @@ class Caches:
             index, tag, labels = _queued, _nothing, ""
         else:
             index, tag, labels = _labelled, _nothing, OURS
-        hears = {"Workload": self._changed_workloads, crd.KIND: self._changed_runs}
+        hears = {"Workload": self._changed_workloads, crd.KIND: self._changed_runs, "Lease": self.owners.heard}
         changed = hears.get(resource.kind, self._changed)
         stores = [(n, Store(kinds.keep(resource), index, tag)) for n in self._namespaces]
         reflectors = [Reflector(self._client, resource, store, changed, namespace=n, labels=labels) for n, store in stores]

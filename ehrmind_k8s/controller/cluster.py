@@ -85,6 +85,7 @@ class Cluster:
             progress=progress,
             workloads=tuple(self._caches.workloads(key[0], uids)),
             refusals=self._refusals.of(key),
+            silent_s=self._caches.owners.silent_s(key) if observe.followed(run) else None,
             operator_namespace=self._namespace,
         )
 
@@ -92,6 +93,7 @@ class Cluster:
         """The run is gone: remember nothing of it."""
         self._expectations.forget(key)
         self._refusals.forget(key)
+        self._caches.owners.forget(key)
         self._made.pop(key, None)
         self._applied.pop(key, None)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ehrmind_k8s import crd
+from ehrmind_k8s.controller.runtime.lease import LEASES
 from ehrmind_k8s.kubeapi import Resource
 
 Object = dict[str, Any]
@@ -15,6 +16,9 @@ RUN = Resource(crd.GROUP, crd.VERSION, crd.KIND, crd.PLURAL)
 POD = Resource("", "v1", "Pod", "pods")
 CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
+
+# Renewed by whoever follows a run that is to end with it.
+LEASE = LEASES
 
 # Every cluster has these.
 BUILT_IN = (

@@ -61,6 +61,11 @@ def owned(raw: Object, run_uid: str) -> bool:
     return any(o.get("controller") and o.get("uid") == run_uid and o.get("kind") == crd.KIND for o in owners)
 
 
+def followed(run: Object) -> bool:
+    """Whether a run is to end with whoever follows it."""
+    return (run["metadata"].get("annotations") or {}).get(crd.ANNOTATION_FOLLOWED) == "true"
+
+
 def pod(raw: Object) -> Pod:
     """What matters of a pod. Its leader is the pod that is rank 0: the only one of a Job, the first of a training job.
 

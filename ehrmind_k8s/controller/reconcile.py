@@ -18,6 +18,7 @@ from ehrmind_k8s.controller.policies import admission, attempts, children, deadl
 from ehrmind_k8s.controller.policies.admission import Case
 from ehrmind_k8s.controller.records import Decision, Delete, Snapshot
 from ehrmind_k8s.controller.state import State
+from ehrmind_k8s.crd import Run
 from ehrmind_k8s.errors import SpecError
 
 LEFTOVERS_S = 5.0
@@ -43,28 +44,29 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
         return current
 
     # Taken on once. Until then there is nothing but the reason why not.
+    alone = deadlines.alone_s(current, snapshot.silent_s, now)
     if not current.accepted:
-        if case.run.spec.cancel:
-            return endings.cancel(replace(current, attempt=case.run.spec.attempt), now)
+        if stopped := _stopped(replace(current, attempt=case.run.spec.attempt), case.run, alone, now):
+            return stopped
         if case.refusal:
-            return _refused(current, case, now)
+            return _refused(current, case, now).waking(alone)
         current = admission.accept(current, case, now)
     elif not case.steps:
-        return endings.cancel(current, now) if case.run.spec.cancel else current.waking(admission.RECHECK_S)
+        return _stopped(current, case.run, alone, now) or current.waking(admission.RECHECK_S).waking(alone)
     current = attempts.look(admission.aligned(current, case), case, snapshot, now)
 
     # Ends, the strongest first: what is done is done.
     stage = current.current
     if stage is None:
         return endings.succeed(current, now)
-    if case.run.spec.cancel:
-        return endings.cancel(current, now)
+    if stopped := _stopped(current, case.run, alone, now):
+        return stopped
     if stage.state == "failed":
         return endings.fail(current, stage, case, now)
     left = deadlines.left_s(current, case.run, now)
     if left == 0 and case.run.spec.policy.deadline_s:
         return endings.late(current, case.run.spec.policy.deadline_s, now)
-    current = current.waking(left)
+    current = current.waking(left).waking(alone)
 
     if case.run.spec.suspend:
         return suspension.suspend(current, now)
@@ -84,6 +86,13 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
         return attempts.start(current, step, case, snapshot, now)
     except SpecError as error:
         return endings.refuse(current, "InvalidSpec", str(error), now)
+
+
+def _stopped(current: State, run: Run, alone_s: float | None, now: float) -> State | None:
+    """The end that somebody asked for, or that comes because nobody is there any more; None while neither is so."""
+    if run.spec.cancel:
+        return endings.cancel(current, now)
+    return endings.alone(current, now) if alone_s == 0 else None
 
 
 def _refused(current: State, case: Case, now: float) -> State:

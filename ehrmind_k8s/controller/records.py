@@ -107,6 +107,7 @@ class Snapshot:
     """Everything a decision may depend on, apart from the time.
 
     `served` holds the kinds of other projects that the API server has: PyTorchJob, TrainJob, Workload. `workloads` are Kueue's.
+    `silent_s`: how long there has been no sign of life of who follows the run; None where it does not depend on anybody.
     `refusals` are what the API server refuses of what the run needs and a person can mend, as `Code Kind/name: sentence` (refusals.py).
     """
 
@@ -119,6 +120,7 @@ class Snapshot:
     progress: Progress | None = None
     workloads: tuple[Object, ...] = ()
     refusals: tuple[str, ...] = ()
+    silent_s: float | None = None
     operator_namespace: str = ""  # where the operator itself is, which NetworkPolicies let in
 
 

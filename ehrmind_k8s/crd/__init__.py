@@ -11,16 +11,19 @@ manifests/crd holds the result of `definition()`, and a test fails when they dif
 
 from ehrmind_k8s.crd.convert import MUTABLE_KEYS, Run, document, run, run_document, to_object
 from ehrmind_k8s.crd.names import (
+    ANNOTATION_FOLLOWED,
     ANNOTATION_PLAN,
     API_VERSION,
     CANCELLED,
     FAILED,
     FIELD_MANAGER,
+    FOLLOWED_S,
     GROUP,
     KIND,
     LABEL_ATTEMPT,
     LABEL_INSTANCE,
     LABEL_MANAGED_BY,
+    LABEL_PIPELINE_RUN,
     LABEL_ROLE,
     LABEL_RUN_UID,
     MANAGED_BY,
@@ -36,20 +39,24 @@ from ehrmind_k8s.crd.names import (
     TERMINAL,
     VERSION,
     child_name,
+    owner_lease,
 )
 from ehrmind_k8s.crd.schema import definition
 
 __all__ = [
+    "ANNOTATION_FOLLOWED",
     "ANNOTATION_PLAN",
     "API_VERSION",
     "CANCELLED",
     "FAILED",
     "FIELD_MANAGER",
+    "FOLLOWED_S",
     "GROUP",
     "KIND",
     "LABEL_ATTEMPT",
     "LABEL_INSTANCE",
     "LABEL_MANAGED_BY",
+    "LABEL_PIPELINE_RUN",
     "LABEL_ROLE",
     "LABEL_RUN_UID",
     "MANAGED_BY",
@@ -69,6 +76,7 @@ __all__ = [
     "child_name",
     "definition",
     "document",
+    "owner_lease",
     "run",
     "run_document",
     "to_object",

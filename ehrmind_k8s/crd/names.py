@@ -18,12 +18,21 @@ LABEL_RUN_UID = f"{GROUP}/run-uid"
 LABEL_ROLE = f"{GROUP}/role"  # a stage, or `rollout`
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_PLAN = f"{GROUP}/plan-hash"
+# On a run that is to end with whoever follows it: the Lease that the follower renews has to change at least this often.
+ANNOTATION_FOLLOWED = f"{GROUP}/cancel-unless-followed"
+FOLLOWED_S = 120.0
+LABEL_PIPELINE_RUN = f"{GROUP}/pipeline-run"  # id of the pipeline's run that a run is a stage of
 
 # States of a run. The last three are terminal; only raising `attempt` leads out of them.
 PENDING, QUEUED, RUNNING, SUSPENDED, SUCCEEDED, FAILED, CANCELLED = ("pending", "queued", "running", "suspended", "succeeded", "failed", "cancelled")
 TERMINAL = (SUCCEEDED, FAILED, CANCELLED)
 STATES = (PENDING, QUEUED, RUNNING, SUSPENDED, *TERMINAL)
 MESSAGE_LIMIT = 1024  # characters of a message in the status
+
+
+def owner_lease(run: str) -> str:
+    """Name of the Lease that the follower of a run renews."""
+    return f"{run}-owner"
 
 
 def child_name(run: str, stage: str, attempt: int) -> str:

@@ -10,6 +10,7 @@ from ehrmind_k8s.controller.state import Stage, State
 
 DEADLINE = "DeadlineExceeded"
 CANCELLED = "Cancelled"
+ALONE = "NotFollowed"
 
 
 def succeed(current: State, now: float) -> State:
@@ -29,6 +30,12 @@ def fail(current: State, stage: Stage, case: Case, now: float) -> State:
 def cancel(current: State, now: float) -> State:
     """Somebody asked for it."""
     return _end(current, crd.CANCELLED, CANCELLED, f"Cancelled{_where(current)}; what was stored stays", now)
+
+
+def alone(current: State, now: float) -> State:
+    """Nobody follows a run that is to end with whoever does."""
+    text = f"nobody has followed it for {crd.FOLLOWED_S:.0f} s{_where(current)}; what was stored stays"
+    return _end(current, crd.CANCELLED, ALONE, f"Cancelled: {text}", now)
 
 
 def late(current: State, deadline_s: int, now: float) -> State:

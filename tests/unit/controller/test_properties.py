@@ -98,6 +98,8 @@ def move(world: World, operator: Operator, what: Move) -> None:
             world.profile = world.profile.model_copy(update={"images": Images(rollout=f"rollout:{world.time}")})
         case ("cancel",):
             world.user(cancel=True)
+        case ("follow",):
+            world.renewed = world.time
         case ("again",):
             world.user(attempt=world.run["spec"].get("attempt", 1) + 1, cancel=False) if world.run else None
         case ("preempt",):
@@ -232,7 +234,7 @@ def test_retries_are_paid_and_disturbances_are_not(retries: int, happenings: lis
 
 
 @CHECKS
-@given(st.sampled_from(sorted(CLUSTERS)), moves(*DISTURBED, *FAILED, "cancel", "again"), st.booleans())
+@given(st.sampled_from(sorted(CLUSTERS)), moves(*DISTURBED, *FAILED, "cancel", "again", "follow"), st.booleans())
 def test_ends_are_final_and_leave_no_pods(cluster: str, happenings: list[Move], suspend: bool) -> None:
     world, operator, watcher = a_world(cluster, policy={"retries": 1})
     watcher.retries = 1

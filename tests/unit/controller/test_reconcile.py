@@ -198,6 +198,47 @@ def test_a_deadline_ends_a_run() -> None:
     assert run.names("PyTorchJob") == []
 
 
+def test_a_run_ends_when_nobody_follows_it_any_more() -> None:
+    run = a_run().until("sft")
+    run.world.renewed = run.world.time
+    for _ in range(5):  # followed for five minutes: nothing but renewals keeps it alive
+        run.world.time += 60
+        run.world.renewed = run.world.time
+        wait_s = run.look().requeue_after_s
+        assert run.state == "running" and wait_s is not None and wait_s <= crd.FOLLOWED_S
+    run.world.time += crd.FOLLOWED_S - 1
+    run.look()
+    assert run.state == "running"
+    run.world.time += 1
+    run.look()
+    assert (run.state, run.condition("Progressing"), run.names("PyTorchJob")) == ("cancelled", ("False", "NotFollowed"), [])
+    assert run.message == "Cancelled: nobody has followed it for 120 s at SFT step 1/3; what was stored stays"
+    # A raised attempt is a sign of life as well, which comes before that of the Lease.
+    run.world.user(attempt=2)
+    run.look()
+    assert run.state in ("pending", "running")
+    run.world.time += crd.FOLLOWED_S
+    run.look()
+    assert run.state == "cancelled"
+
+
+@pytest.mark.parametrize("served", [frozenset(), frozenset({"PyTorchJob"})])
+def test_a_run_that_was_never_followed_ends_too(served: frozenset[str]) -> None:
+    run = a_run(served=served)
+    run.world.renewed = run.world.time - 1
+    run.look()
+    run.world.time += crd.FOLLOWED_S
+    run.look()
+    assert (run.state, run.names("Job")) == ("cancelled", [])
+
+
+def test_a_success_does_not_ask_who_follows_it() -> None:
+    run = a_run().end()
+    run.world.renewed = run.world.time - crd.FOLLOWED_S
+    run.look()
+    assert run.state == "succeeded"
+
+
 def test_the_object_of_a_finished_run_is_deleted_after_its_time() -> None:
     run = a_run({"policy": {"ttlS": 100}}).end()
     assert run.world.run

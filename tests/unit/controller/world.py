@@ -74,6 +74,7 @@ class World:
     unseen: set[Key] = field(default_factory=set)  # deleted by hand before their uid was recorded
     events: list[Event] = field(default_factory=list)
     writes: int = 0
+    renewed: float | None = None  # last sign of life of who follows a run that is to end with its follower
     watchers: list[Callable[[Object], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -353,7 +354,8 @@ class Operator:
         profile = self.world.profile
         children = tuple(observe.child(o, uid) for o in objects.values())
         error = "" if profile else "profile 'default' is unknown"
-        rest = {"progress": self._progress(pods), "workloads": self.workloads, "refusals": self.refusals}
+        silent_s = None if self.world.renewed is None else self.world.time - self.world.renewed
+        rest = {"progress": self._progress(pods), "workloads": self.workloads, "refusals": self.refusals, "silent_s": silent_s}
         return Snapshot(run, profile, error, self.world.served, children, pods, **rest)
 
     def look(self, writes: int | None = None, skew_s: float = 0.0) -> Decision | None:

@@ -12,7 +12,9 @@ APPLIED = {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"}
 DELETED = {"Job", "PyTorchJob", "TrainJob", "TrainingRuntime", "Deployment", "Service", "PodDisruptionBudget"}
 
 WATCHED = {
-    (r.group, r.plural, verb) for r in (kinds.RUN, kinds.POD, *kinds.BUILT_IN, *kinds.OPTIONAL, *kinds.WORKLOADS) for verb in ("list", "watch")
+    (r.group, r.plural, verb)
+    for r in (kinds.RUN, kinds.POD, kinds.LEASE, *kinds.BUILT_IN, *kinds.OPTIONAL, *kinds.WORKLOADS)
+    for verb in ("list", "watch")
 }
 # cluster._create and cluster._apply, and cluster._mine when the name is taken. An apply that makes its object asks for create as well.
 WRITTEN = {(r.group, r.plural, verb) for r in (*kinds.BUILT_IN, *kinds.OPTIONAL) for verb in ("get", "create")}

@@ -44,6 +44,10 @@ No secrets, no pods/log, no pods/exec, no wildcards. */}}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# Whether somebody still follows a run that is to end with its follower.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [list, watch]
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list, watch]
