@@ -14,10 +14,10 @@ from itertools import combinations
 import numpy as np
 
 from ehrmind_k8s.evaluation.generate import Answer, Questions
-from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Confusion, Difference, Estimate, PolicyResult, Row, Table
+from ehrmind_k8s.evaluation.report import OUTCOMES, Bin, Confusion, Cut, Difference, Estimate, PolicyResult, Row, Table
 from ehrmind_k8s.records import Example
 from ehrmind_k8s.rollout.base import Policy
-from ehrmind_k8s.statistics import bootstrap, calibration, classification, comparison
+from ehrmind_k8s.statistics import bootstrap, calibration, classification, comparison, ranking
 from ehrmind_k8s.statistics.bootstrap import Interval
 from ehrmind_k8s.tasks.base import Sampled, Task
 
@@ -61,6 +61,7 @@ def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping
         label: replace(
             _result(policy, estimates[label], rows[label]),
             calibration=_calibration(own[label]),
+            roc=_roc(own[label]),
             confusion=_confusion(questions.task.classes, own[label]),
         )
         for label, policy in policies.items()
@@ -160,6 +161,18 @@ def _calibration(columns: Columns) -> tuple[Bin, ...]:
     found = calibration.curve(calibration.bins(p), p, positive, np.zeros(len(p), dtype=int), np.ones(len(p)), 1)
     points = zip(found.predicted[0], found.observed[0], found.weight[0], strict=True)
     return tuple(Bin(float(predicted), float(observed), int(n)) for predicted, observed, n in points if n)
+
+
+def _roc(columns: Columns) -> tuple[Cut, ...]:
+    """The curve of a task whose columns hold `probability` and `positive`, from the highest probability down; none where one class has no row."""
+    if not {"probability", "positive"} <= set(columns):
+        return ()
+    p, positive, one = columns["probability"], columns["positive"].astype(int), np.zeros(len(columns["positive"]), dtype=int)
+    if not 0 < positive.sum() < len(positive):
+        return ()
+    false, recall = ranking.roc(ranking.histogram(ranking.dense_ranks(p, one), positive, one, np.ones(len(p)), 1))
+    points = zip(np.unique(p)[::-1], false[0], recall[0], strict=True)
+    return tuple(Cut(float(threshold), float(f), float(r)) for threshold, f, r in points)
 
 
 def _confusion(classes: tuple[str, ...], columns: Columns) -> Confusion | None:

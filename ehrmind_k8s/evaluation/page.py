@@ -53,8 +53,15 @@ def _charts(tree: Report) -> dict[str, Markup | None]:
     return {
         "primary": chart.intervals(f"{report.words(primary)} by policy: {said}", estimates),
         "outcomes": chart.shares("Outcomes of greedy answers by policy", bars),
+        "roc": _roc(tree),
         "calibration": _calibration(tree),
     }
+
+
+def _roc(tree: Report) -> Markup | None:
+    drawn = views.roc(tree)
+    said = "ROC: recall over the false positive rate, by policy, all rows together; on the diagonal a probability is worth a guess"
+    return chart.lines(said, "%", drawn, x_title="false positive rate, %") if drawn else None
 
 
 def _calibration(tree: Report) -> Markup | None:

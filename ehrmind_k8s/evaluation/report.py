@@ -39,6 +39,15 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """One point of a ROC curve: rows with a probability of at least `threshold` called positive."""
+
+    threshold: float
+    false_positive_rate: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
 class Confusion:
     """`counts[i][j]`: greedy answers to rows of class i that say class j; the last column is answers that say none of the C classes."""
 
@@ -51,7 +60,7 @@ class PolicyResult:
     """One policy on the test rows. `metrics` are of the greedy answers except `mean_at_<k>` and `pass_at_<k>`, which are of k samples.
 
     A metric named `<metric>/<part>` is that metric over one part of the rows (a subtask), where the task judges its parts apart.
-    `calibration` is the curve over all rows, where the task predicts probabilities; `confusion` where an answer is one of a few. `outcomes`
+    `calibration` and `roc` are curves over all rows, where the task predicts probabilities; `confusion` where an answer is one of a few. `outcomes`
     counts greedy answers; `cut` those that reached the token limit; `tokens` is their mean length; `same_as` names another policy whose weights
     these are (a skipped SFT).
     """
@@ -64,6 +73,7 @@ class PolicyResult:
     cut: int
     same_as: str | None = None
     calibration: tuple[Bin, ...] = ()
+    roc: tuple[Cut, ...] = ()
     confusion: Confusion | None = None
 
 

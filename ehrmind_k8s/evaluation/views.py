@@ -100,6 +100,16 @@ def calibration(report: Report) -> list[Series]:
     return [Series("perfect", "diagonal", [(0.0, 0.0), (100.0, 100.0)]), *curves] if curves else []
 
 
+def roc(report: Report) -> list[Series]:
+    """Recall over false positive rate (percent), a curve per policy beside the diagonal of guessing; none where no task predicts probabilities."""
+    curves = [
+        Series(TITLES[label], f"policy-{label}", [(0.0, 0.0), *((100 * cut.false_positive_rate, 100 * cut.recall) for cut in policy.roc)])
+        for label, policy in report.policies.items()
+        if policy.roc
+    ]
+    return [Series("guessing", "diagonal", [(0.0, 0.0), (100.0, 100.0)]), *curves] if curves else []
+
+
 def estimate(metrics: Mapping[str, Estimate], name: str) -> Estimate:
     """The estimate, or an undefined one where a policy lacks the metric."""
     return metrics.get(name, Estimate(math.nan, math.nan, math.nan, 0))

@@ -34,6 +34,14 @@ def auroc(table: np.ndarray) -> np.ndarray:
     return classification.ratio((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
 
 
+def roc(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False positive rate and recall of calling positive what scores at least as high as each distinct score, from the highest down; two arrays
+    of shape (S, L). NaN for a class without negative, or without positive rows."""
+    found = np.cumsum(table[:, :, ::-1], axis=2)
+    rates = classification.ratio(found, found[:, :, -1:])
+    return rates[:, 0], rates[:, 1]
+
+
 def average_precision(table: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve as steps: the sum over distinct scores of precision times the gain in recall. Length S.
 

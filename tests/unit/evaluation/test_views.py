@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ehrmind_k8s.evaluation import markdown, page, summary, views
-from ehrmind_k8s.evaluation.report import Bin, Confusion, Estimate, Report, Row, Table, WarmUp, headline, interval, percent, points
+from ehrmind_k8s.evaluation.report import Bin, Confusion, Cut, Estimate, Report, Row, Table, WarmUp, headline, interval, percent, points
 from tests.conftest import ROOT
 from tests.unit.evaluation import report_sample
 
@@ -109,6 +109,7 @@ def test_metrics_of_parts_have_their_own_table_and_a_curve_its_chart(report: Rep
             p,
             metrics={**p.metrics, **{f"auroc/{label}": Estimate(0.75, 0.5, 0.9, 20) for label in labels}},
             calibration=(Bin(0.1, 0.25, 12), Bin(0.9, 0.8, 5)),
+            roc=(Cut(0.875, 0.125, 0.5), Cut(0.0, 1.0, 1.0)),
         )
         for name, p in report.policies.items()
     }
@@ -117,10 +118,12 @@ def test_metrics_of_parts_have_their_own_table_and_a_curve_its_chart(report: Rep
     assert views.parts(judged) == ("category", [(row.label, row.n, [f"auroc/{row.label}"]) for row in report.tables[0].rows])
     assert f"| {labels[0]} | auroc | 75.0 % (50.0 to 90.0) |" in markdown.render(judged)
     text = page.render(judged)
+    assert text.count("<td>87.5 %</td><td>12.5 %</td><td>50.0 %</td>") == len(policies) and "<h2>ROC</h2>" in text
     assert "Metrics by category" in text and "Calibration" in text and text.count("<td>25.0 %</td><td>12</td>") == len(policies)
     seen = _Headers()
     seen.feed(text)
     assert not seen.unscoped
+    assert "<h2>ROC</h2>" not in page.render(report)
     assert "Calibration" not in page.render(report) and "Metrics by" not in page.render(report)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ehrmind_k8s.statistics import ranking
 
@@ -29,6 +29,20 @@ def test_areas_are_scikit_learns_for_every_class(drawn: list[tuple[int, bool, fl
         assert auroc == pytest.approx(roc_auc_score(truth, scores, sample_weight=weights))
         assert area == pytest.approx(average_precision_score(truth, scores, sample_weight=weights))
         assert share == pytest.approx(np.average(truth, weights=weights))
+
+
+@given(rows)
+def test_the_roc_curve_is_scikit_learns_at_every_score(drawn: list[tuple[int, bool, float, int]]) -> None:
+    false, recall = ranking.roc(table(drawn))
+    for one in range(3):
+        mine = [r for r in drawn if r[0] == one]
+        truth, scores, weights = [r[1] for r in mine], [r[2] for r in mine], [r[3] for r in mine]
+        if len({t for t, w in zip(truth, weights, strict=True) if w}) < 2:
+            assert np.isnan(false[one]).any() or np.isnan(recall[one]).any()
+            continue
+        x, y, _ = roc_curve(truth, scores, sample_weight=weights, drop_intermediate=False)
+        mine_too = {(0.0, 0.0), *zip(false[one].round(9), recall[one].round(9), strict=True)}
+        assert mine_too == {*zip(x.round(9), y.round(9), strict=True)}
 
 
 @given(rows)
