@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit test-faults check generate verify cluster cluster-down benchmarks constraints setup tools clean
+.PHONY: help quickstart test test-unit test-faults check generate pipelines verify cluster cluster-down benchmarks constraints setup tools clean
 
 PY := .venv/bin/python
 # Two workers for two cores; tests that start vLLM share one of them (tests/conftest.py), so never two servers beside each other,
@@ -35,6 +35,9 @@ check: setup verify ## Style, types, import contracts, generated files
 generate: setup ## Write the files that are made from the code (docs/run-document.md, docs/commands.md)
 	$(PY) docs/generate.py
 
+pipelines: setup ## Compile pipelines/*.yaml and the READMEs of components/; EHRMIND_IMAGE names the image in your registry
+	@scripts/kfp.sh -m pipelines.ehrmind
+
 verify: setup ## Fail if a generated file does not match the code
 	$(PY) docs/generate.py --check
 
@@ -60,6 +63,7 @@ setup: ## Make or refresh .venv (every other target does it too)
 tools: setup
 	@if command -v go > /dev/null; then $(PY) -m tests.tools.build > /dev/null || true; \
 	  else echo "Go is not there: tests on a real S3 server or cluster will be skipped"; fi
+	@scripts/kfp.sh --version > /dev/null || echo "kfp cannot be installed: tests of pipelines will be skipped"
 
 clean: ## Remove the setup and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from ehrmind_k8s.backends.base import ENDS, Attempt, RunStatus
-from ehrmind_k8s.errors import Cancelled, RunFailed, TryAgain
+from ehrmind_k8s.errors import Cancelled, Fenced, RunFailed, TryAgain
 
 POLL_S = 2.0
 PATIENCE_S = 900.0  # without an answer; an API server that restarts, or a laptop that slept, is back by then
@@ -94,6 +94,8 @@ def _patiently(read: Callable[[], RunStatus], say: Callable[[str], None], pause:
     while True:
         try:
             status = read()
+        except Fenced:  # who asks is not to ask any more
+            raise
         except TryAgain as error:
             if silent_since and time.monotonic() - silent_since > PATIENCE_S:
                 raise

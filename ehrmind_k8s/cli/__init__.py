@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "data": "Prepare data, or copy it to a store.",
     "model": "Copy a start model to a store.",
     "score": "Judge completions with a task's scorer.",
+    "pipeline": "Bring the recipe to Kubeflow Pipelines.",
     "tasks": "List the installed clinical tasks.",
     "schema": "Print the JSON schema of the run document.",
     "doctor": "Check what is installed, reachable and configured.",

@@ -11,6 +11,7 @@ from ehrmind_k8s.backends import follow
 from ehrmind_k8s.backends.base import ENDS, LogLine, RunStatus
 from ehrmind_k8s.backends.kubernetes import access, logs, submission, view
 from ehrmind_k8s.backends.kubernetes.access import CONFIG_MAP, EVENT, RUN
+from ehrmind_k8s.backends.kubernetes.owner import Owner
 from ehrmind_k8s.errors import Busy, Cancelled, SpecError
 from ehrmind_k8s.spec import RunSpec
 
@@ -30,10 +31,14 @@ class KubernetesBackend:
         self.client = access.connect(kubeconfig, context)
         self.namespace = namespace or self.client.namespace
 
-    def submit(self, spec: RunSpec, written: Mapping[str, Any]) -> RunStatus:
-        """Create the run, continue one that failed or was cancelled, or find it as it is. Raises SpecError where another recipe has the name."""
+    def submit(self, spec: RunSpec, written: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> RunStatus:
+        """Create the run, continue one that failed or was cancelled, or find it as it is. Raises SpecError where another recipe has the name.
+
+        `metadata`: labels and annotations of a new object.
+        """
         submission.refuse_paths(written)
         obj = crd.to_object(written, self.namespace)
+        obj["metadata"] |= metadata or {}
         crd.run(obj)  # the name, which the server would refuse with less
         plan.build(spec, storage.join(spec.store or "s3://store", spec.name))
         with access.explained(self.client, self.namespace):
@@ -45,8 +50,8 @@ class KubernetesBackend:
         say(f"run {spec.name} is created in namespace {self.namespace}")
         return view.status(made)
 
-    def follow(self, run: str) -> RunStatus:
-        """Say what happens until the run ends. Returns how it ended; raises the error that stopped it."""
+    def follow(self, run: str, owner: Owner | None = None) -> RunStatus:
+        """Say what happens until the run ends, and give the `owner`'s signs of life. Returns how it ended; raises the error that stopped it."""
         seen = {warning for warning, _ in self.warnings(self.get(run)["metadata"]["uid"])}
 
         def warn(status: RunStatus) -> Iterator[str]:
@@ -55,7 +60,7 @@ class KubernetesBackend:
                     seen.add(key)
                     yield line
 
-        return follow.follow(lambda: self._followed(run), warn, say)
+        return follow.follow(lambda: self._followed(run, owner), warn, say)
 
     def status(self, run: str) -> RunStatus:
         """Where a run is."""
@@ -76,8 +81,12 @@ class KubernetesBackend:
         before = self.status(run)
         if before.state in ENDS:
             return before
-        self._patch(run, {"cancel": True})
+        self.ask_cancel(run)
         return self._until(run, lambda status: status.state in ENDS, "has been asked to end")
+
+    def ask_cancel(self, run: str) -> None:
+        """Ask for the end of a run, and do not wait for it."""
+        self._patch(run, {"cancel": True})
 
     def suspend(self, run: str) -> RunStatus:
         """Stop the pods of a run, which frees what they hold, and wait until they are gone. Raises Busy where that takes long."""
@@ -128,8 +137,10 @@ class KubernetesBackend:
             return []
         return [(e["metadata"]["uid"], f"warning: {e.get('reason')}: {e.get('message')}") for e in found]
 
-    def _followed(self, run: str) -> RunStatus:
+    def _followed(self, run: str, owner: Owner | None) -> RunStatus:
         try:
+            if owner:
+                owner.renew()
             return view.status(self.client.get(RUN, self.namespace, run))
         except kubeapi.NotFound:
             raise Cancelled(f"run {run} was deleted while it was followed; what it stored stays") from None

@@ -1,0 +1,13 @@
+"""`ehrmind pipeline`: the recipe in Kubeflow Pipelines."""
+
+import click
+
+from ehrmind_k8s.cli import step
+
+
+@click.group(short_help="Bring the recipe to Kubeflow Pipelines.")
+def command() -> None:
+    """Bring the recipe to Kubeflow Pipelines."""
+
+
+command.add_command(step.command, "step")
