@@ -36,7 +36,7 @@ generate: setup ## Write the files that are made from the code (docs/run-documen
 	$(PY) docs/generate.py
 
 pipelines: setup ## Compile pipelines/*.yaml and the READMEs of components/; EHRMIND_IMAGE names the image in your registry
-	@scripts/kfp.sh -m pipelines.ehrmind
+	@scripts/kfp.sh -m pipelines
 
 verify: setup ## Fail if a generated file does not match the code
 	$(PY) docs/generate.py --check

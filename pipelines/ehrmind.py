@@ -3,10 +3,7 @@
 Nothing is cached: data behind a URI may change, and a step that is complete is found again by its run's own manifest.
 """
 
-import sys
-from pathlib import Path
-
-from kfp import compiler, dsl, kubernetes
+from kfp import dsl, kubernetes
 
 from components.diagnose.component import diagnose
 from components.evaluate.component import evaluate
@@ -14,7 +11,6 @@ from components.prepare.component import prepare
 from components.rlvr.component import rlvr
 from components.sft.component import sft
 
-HERE = Path(__file__).parent
 # What a node needs itself; the stages' own pods are the operator's.
 CPU, MEMORY = "50m", "128Mi"
 # Secret of the node's namespace with the keys to the store, so that a node can show the report; without it everything else works.
@@ -99,6 +95,3 @@ def ehrmind(
     trained = node(rlvr(**shared), "4 RLVR")
     node(evaluate(rlvr_uri=trained.outputs["rlvr_uri"], **shared), "5 Evaluate")
 
-
-if __name__ == "__main__":
-    compiler.Compiler().compile(ehrmind, str(Path(sys.argv[1]) if sys.argv[1:] else HERE / "ehrmind.yaml"))
