@@ -18,6 +18,8 @@ USER = 65532  # that of the images, which distroless images made customary
 PROGRESS_PORT, ROLLOUT_PORT = 9400, 8000
 SPEC_FOLDER, AUTHORITY_FOLDER, WORK = "/etc/ehrmind", "/etc/ehrmind-ca", "/work"
 GRACE_S: dict[Role, int] = {"sft": 120, "rlvr": 120, "rollout": 60}  # a trainer saves a checkpoint, a server ends its requests
+# Kubeflow's namespaces of users have Istio, whose proxy stands between trainers and outlives a stage that is done. A profile may want it.
+NO_MESH = {"sidecar.istio.io/inject": "false"}
 
 Environment = Mapping[str, str | Mapping[str, Any]]
 
@@ -57,7 +59,7 @@ def template(
     }
     annotations = {"annotations": dict(profile.pod_annotations)} if profile.pod_annotations else {}
     return {
-        "metadata": {"labels": {**profile.pod_labels, **metadata.labels(run, role, attempt)}, **annotations},
+        "metadata": {"labels": {**NO_MESH, **profile.pod_labels, **metadata.labels(run, role, attempt)}, **annotations},
         "spec": {
             **_pod(profile, role, accelerated=role in (*plan.TRAINING, "rollout") or gpus > 0),
             "restartPolicy": restart,
