@@ -31,7 +31,6 @@ BEGIN, END = "<!-- faults on a cluster: begin -->", "<!-- faults on a cluster: e
 GREEDY = """
 import sys, time
 from pathlib import Path
-Path("/proc/self/oom_score_adj").write_text("-1000")
 Path(sys.argv[1]).write_text("0")
 taken = []
 while True:
@@ -232,6 +231,8 @@ def trainer_out_of_memory(run: Observer) -> Row:
     memory = next(g for g in groups if (g / "memory.limit_in_bytes").exists() or (g / "memory.max").exists())
     limit, usage = ("memory.max", "memory.current") if (memory / "memory.max").exists() else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     began = time.time()
+    for process in (memory / "cgroup.procs").read_text().split():  # they are to be ended, not what we add
+        Path(f"/proc/{process}/oom_score_adj").write_text("1000")
     (memory / limit).write_text(str(int((memory / usage).read_text()) + (32 << 20)))
     with subprocess.Popen([sys.executable, "-c", GREEDY, str(memory / "cgroup.procs")]) as greedy:
         try:
