@@ -94,4 +94,3 @@ def ehrmind(
     shared |= {"sft_uri": warm.outputs["sft_uri"]}
     trained = node(rlvr(**shared), "4 RLVR")
     node(evaluate(rlvr_uri=trained.outputs["rlvr_uri"], **shared), "5 Evaluate")
-

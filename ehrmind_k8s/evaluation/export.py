@@ -22,7 +22,8 @@ def publish(spec: RunSpec, run_uri: str, newest: Subject, start: Path, start_uri
     store, meta = storage.open(run_uri), newest.weights.meta
     served = Served(storage.join(run_uri, artifacts.MODEL), newest.policy.name, meta["kind"], command(spec, run_uri, meta["kind"], start_uri))
     done = artifacts.load(store, artifacts.MODEL)
-    if done and done.meta == _meta(newest):
+    about = _meta(newest, artifacts.stage_uri(spec, run_uri, "prepare"))
+    if done and done.meta == about:
         return served
     folder = work / "export"
     artifacts.fetch(storage.open(newest.policy.uri), "", folder)
@@ -32,7 +33,7 @@ def publish(spec: RunSpec, run_uri: str, newest: Subject, start: Path, start_uri
     if meta["kind"] == "lora":
         (folder / "config.json").unlink()  # an adapter's folder with a model's config would pass for a whole model
         (folder / BASE).write_text(json.dumps({"uri": start_uri, "tokenizer": meta["tokenizer"]}, indent=1), encoding="utf-8")
-    artifacts.publish(store, artifacts.MODEL, folder, "model", _meta(newest), claim=claim)
+    artifacts.publish(store, artifacts.MODEL, folder, "model", about, claim=claim)
     return served
 
 
@@ -53,8 +54,9 @@ def command(spec: RunSpec, run_uri: str, kind: str, start_uri: str) -> str:
     return " && ".join([*copies, serve])
 
 
-def _meta(newest: Subject) -> dict[str, str]:
-    return {"policy": newest.policy.name, "uri": newest.policy.uri, "kind": newest.weights.meta["kind"]}
+def _meta(newest: Subject, prepared: str) -> dict[str, str]:
+    """What the model is of; `prepared` is where the data is that it learned from, for a run that starts from it."""
+    return {"policy": newest.policy.name, "uri": newest.policy.uri, "kind": newest.weights.meta["kind"], "prepared": prepared}
 
 
 def _path(uri: str) -> str:

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from ehrmind_k8s import artifacts, examples, logs, startmodel, storage
 from ehrmind_k8s.errors import DataError, SpecError
 from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import RunSpec
-from ehrmind_k8s.stages import Context, Output
+from ehrmind_k8s.stages import Context, Output, overlap
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.base import Task
 from ehrmind_k8s.tokenization import Tokenizer
@@ -50,6 +52,9 @@ def run(context: Context) -> Output:
                 logs.progress(done, max(done, found.total), "rows")
     drops = [*found.drops, *census.drops]
     checks = census.checks(drops)
+    before = overlap.learned(spec.model.uri)
+    warnings = [*found.audit.get("warnings", ()), *(census.overlaps(before) if about["kind"] != "synthetic" else ())]
+    np.save(folder / overlap.FILE, overlap.rows(census.splits["train"].sketches, before[1] if before else None))
     (folder / "drops.jsonl").write_text("".join(json.dumps(dataclasses.asdict(d)) + "\n" for d in drops), encoding="utf-8")
     sizes = {s: census.splits[s].rows for s in SPLITS}
     meta = {
@@ -57,7 +62,7 @@ def run(context: Context) -> Output:
         "terms": "" if about["kind"] == "synthetic" else found.terms or task.terms,
         "source": about,
         "inputs": dict(found.inputs),
-        "audit": dict(found.audit),
+        "audit": {**found.audit, **({"warnings": warnings} if warnings else {})},
         "counts": {s: census.splits[s].counts() for s in SPLITS},
         "drops": {s: dict(Counter(d.reason for d in drops if d.split == s)) for s in SPLITS},
         "checks": checks,
@@ -133,13 +138,13 @@ class Tally:
 
     rows: int = 0
     lengths: list[int] = field(default_factory=list)
-    groups: set[str] = field(default_factory=set)
+    sketches: dict[str, np.ndarray] = field(default_factory=dict)  # by group, of its first record
     tables: dict[str, Counter[str]] = field(default_factory=dict)
     traces: Counter[str] = field(default_factory=lambda: Counter(correct=0, wrong=0, malformed=0, too_long=0, absent=0))
 
     def counts(self) -> dict[str, Any]:
         """Rows of the split: all, and by each of the task's tables (category, calculator, ...)."""
-        return {"rows": self.rows, "groups": len(self.groups), **{t: dict(sorted(c.items())) for t, c in self.tables.items()}}
+        return {"rows": self.rows, "groups": len(self.sketches), **{t: dict(sorted(c.items())) for t, c in self.tables.items()}}
 
 
 class Census:
@@ -184,13 +189,27 @@ class Census:
             "prompt_tokens": {s: _spread(tally.lengths) for s, tally in self.splits.items()},
         }
 
+    def overlaps(self, learned: tuple[str, np.ndarray] | None) -> Iterator[str]:
+        """Warnings about records that are nearly the same in two splits, or that the start model has `learned` from (by where those are)."""
+        for a, b in itertools.combinations(SPLITS, 2):
+            these, those = self.splits[a].sketches, self.splits[b].sketches
+            pairs = [(x, y) for x, y in overlap.near(these, those) if x != y]
+            if pairs:
+                yield f"{len(pairs)} of {len(those)} records of {b} are nearly the same as one of {a}"
+        if learned:
+            uri, array = learned
+            test = self.splits["test"].sketches
+            if pairs := overlap.near(overlap.named(array), test):
+                yield f"{len(pairs)} of {len(test)} records of test are nearly the same as ones that the start model learned from ({uri})"
+
     def _note(self, example: Example, n_tokens: int, verdict: str) -> None:
         tally, digest = self.splits[example.split], hashlib.blake2b(example.id.encode(), digest_size=12).digest()
         self._twice += [example.id] * (digest in self._ids)
         self._ids.add(digest)
         tally.rows += 1
         tally.lengths.append(n_tokens)
-        tally.groups.add(example.group)
+        if example.group not in tally.sketches:
+            tally.sketches[example.group] = overlap.sketch(self.task.record(example))
         tally.traces[verdict] += 1
         for table, label in self.task.breakdown(example).items():
             tally.tables.setdefault(table, Counter())[label] += 1
@@ -240,7 +259,7 @@ class Census:
 
     def _check_groups(self) -> dict[str, int]:
         """No group is in two splits (train and test may share some where `data.note_overlap` is keep; validation never shares any); no id twice."""
-        shared = {f"{a}_{b}": len(self.splits[a].groups & self.splits[b].groups) for a, b in itertools.combinations(SPLITS, 2)}
+        shared = {f"{a}_{b}": len(self.splits[a].sketches.keys() & self.splits[b].sketches.keys()) for a, b in itertools.combinations(SPLITS, 2)}
         allowed = ("train_test",) if self.spec.data.note_overlap == "keep" else ()
         if bad := {pair: n for pair, n in shared.items() if n and pair not in allowed}:
             raise DataError(f"groups occur in two splits ({bad}): the reader of task {self.spec.task} leaks; report it")

@@ -86,6 +86,9 @@ class Task(Protocol):
     def gold(self, example: Example) -> str:
         """A whole completion with the right answer, in the very form that the prompt shows. prepare checks that it scores correct."""
 
+    def record(self, example: Example) -> str:
+        """The patient's record inside the prompt: what must not stand, nearly the same, in two splits."""
+
     def columns(self, examples: Sequence[Example], answers: Sequence[Sequence[Sampled]], votes: Sequence[Sequence[Sampled]]) -> dict[str, np.ndarray]:
         """Per-example arrays (length N) that `metrics` needs.
 

@@ -146,6 +146,18 @@ def test_a_group_that_was_not_drawn_counts_for_nothing_and_weights_are_relative(
 
 
 @every_task
+def test_the_record_is_the_patients_part_of_the_prompt_and_not_what_all_prompts_share(name: str) -> None:
+    task, rows = get(name), rows_of(name)
+    by_group: dict[str, set[str]] = {}
+    for row in rows:
+        record = task.record(row)
+        assert record and record in row.messages[0]["content"] and len(record) < len(row.messages[0]["content"])
+        by_group.setdefault(row.group, set()).add(record)
+    starts = {record[:40] for records in by_group.values() for record in records}
+    assert len(starts) > 1, "what all records begin with is not of the patient"
+
+
+@every_task
 def test_breakdown_has_the_same_tables_for_every_row(name: str) -> None:
     task = get(name)
     assert len({tuple(task.breakdown(e)) for e in rows_of(name)}) == 1

@@ -48,6 +48,9 @@ class Ehrshot:
     def reliability(self, category: str) -> Reliability:
         return RELIABILITY
 
+    def record(self, example: Example) -> str:
+        return prompt.record(example.messages)
+
     def breakdown(self, example: Example) -> Mapping[str, str]:
         target = example.target
         name = target["positive"] if target["label"] else target["negative"]

@@ -4,7 +4,7 @@ Only the record is fitted to the budget. The question and the form are never cut
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
@@ -22,6 +22,11 @@ def messages(record: str, subtask: Subtask) -> tuple[Mapping[str, str], ...]:
         f"{example(subtask, 1)}\nor\n{example(subtask, 0)}"
     )
     return ({"role": "user", "content": text},)
+
+
+def record(found: Sequence[Mapping[str, str]]) -> str:
+    """The serialised past inside these messages."""
+    return found[0]["content"].removeprefix("Health record of one patient, up to now:\n").rpartition("\n\nQuestion: ")[0]
 
 
 def example(subtask: Subtask, label: int) -> str:

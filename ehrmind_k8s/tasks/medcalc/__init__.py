@@ -51,5 +51,8 @@ class MedCalc:
     def reliability(self, category: str) -> Reliability:
         return RELIABILITY.get(category, Reliability())
 
+    def record(self, example: Example) -> str:
+        return prompt.record(example.messages)
+
     def breakdown(self, example: Example) -> Mapping[str, str]:
         return {"calculator": calculators.BY_ID[example.target["calculator"]].name, "category": example.category}

@@ -32,6 +32,11 @@ def messages(note: str, question: str, scoring: Scoring, abstain: bool) -> Seque
     return ({"role": "user", "content": text},)
 
 
+def record(found: Sequence[Mapping[str, str]]) -> str:
+    """The note inside these messages."""
+    return found[0]["content"].removeprefix("Patient note:\n").rpartition("\n\nQuestion: ")[0]
+
+
 def completion(explanation: str, answer: str) -> str:
     """A whole completion to learn: the source's explanation as the reasoning, then the gold answer."""
     return f'<think>\n{explanation.strip()}\n</think>\n<answer>{{"answer": "{answer}"}}</answer>'

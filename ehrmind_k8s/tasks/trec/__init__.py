@@ -48,5 +48,8 @@ class Trec:
     def reliability(self, category: str) -> Reliability:
         return Reliability(at_least=6, classes=len(qrels.GRADES))
 
+    def record(self, example: Example) -> str:
+        return prompt.record(example.messages)
+
     def breakdown(self, example: Example) -> Mapping[str, str]:
         return {"category": example.category}

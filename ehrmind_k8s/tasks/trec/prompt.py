@@ -25,6 +25,11 @@ def messages(patient: str, trial: Trial) -> Sequence[Mapping[str, str]]:
     return ({"role": "user", "content": text},)
 
 
+def record(found: Sequence[Mapping[str, str]]) -> str:
+    """The patient inside these messages."""
+    return found[0]["content"].removeprefix("Patient:\n").partition("\n\nClinical trial: ")[0]
+
+
 def completion(reasoning: str, grade: int) -> str:
     """A whole completion with this grade."""
     return f'<think>{reasoning.strip()}</think>\n<answer>{{"prediction": "{GRADES[grade]}", "idx": {grade}}}</answer>'

@@ -12,6 +12,7 @@ from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.examples import read_split
 from ehrmind_k8s.records import SPLITS, Example
 from ehrmind_k8s.spec import load
+from ehrmind_k8s.stages import overlap
 from ehrmind_k8s.stages import prepare as stage
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.ehrshot import synthetic as records
@@ -149,7 +150,7 @@ def census(groups: dict[str, set[str]], **data: str) -> stage.Census:
     spec = load({"task": "medcalc", "preset": "tiny", "data": data})
     found = stage.Census(spec, registry.get("medcalc"), cast(Tokenizer, None))
     for split, names in groups.items():
-        found.splits[split].groups |= names
+        found.splits[split].sketches |= dict.fromkeys(names, overlap.sketch(""))
     return found
 
 
@@ -179,3 +180,17 @@ def test_the_manifest_holds_the_terms_of_the_very_source(layout: str, whose: str
     run = prepare("sft.mode=never", "data.subtasks=[lab_anemia]", data=tmp_path / layout, task="ehrshot")
     assert whose in run.meta["terms"] and run.meta["counts"]["test"]["rows"]
     assert prepare(data=None, name="twin").meta["terms"] == "", "nobody's terms hold for invented data"
+
+
+def test_records_that_are_nearly_the_same_in_two_splits_are_warned_of() -> None:
+    note = " ".join(f"finding{i}" for i in range(200))
+    found = census({})
+    found.splits["train"].sketches = {"a": overlap.sketch(note), "b": overlap.sketch("another note of a few words only")}
+    found.splits["test"].sketches = {"a": overlap.sketch(note), "c": overlap.sketch(note + " end"), "d": overlap.sketch("nothing like them at all")}
+    assert list(found.overlaps(None)) == ["1 of 3 records of test are nearly the same as one of train"], (
+        "the same group in both is data.note_overlap's"
+    )
+    learned = ("s3://b/earlier/prepare", overlap.rows({"x": overlap.sketch(note)}))
+    assert list(found.overlaps(learned))[-1] == (
+        "2 of 3 records of test are nearly the same as ones that the start model learned from (s3://b/earlier/prepare)"
+    )
