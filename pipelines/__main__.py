@@ -9,16 +9,18 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
+from components.compare.component import compare
 from components.diagnose.component import diagnose
 from components.evaluate.component import evaluate
 from components.prepare.component import prepare
 from components.rlvr.component import rlvr
 from components.sft.component import sft
 from pipelines.ehrmind import ehrmind
+from pipelines.sweep import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPONENTS = (prepare, diagnose, sft, rlvr, evaluate)
-PIPELINES = (ehrmind,)
+COMPONENTS = (prepare, diagnose, sft, rlvr, evaluate, compare)
+PIPELINES = (ehrmind, sweep)
 
 
 def write(folder: Path) -> None:
@@ -46,7 +48,7 @@ def readme(component: dsl.container_component_class.ContainerComponent) -> str:
         about.strip(),
         "\n".join(["| Input | Type | Default | Meaning |", "|---|---|---|---|", *inputs]),
         "\n".join(["| Output | Type | Meaning |", "|---|---|---|", *outputs]),
-        "The container runs `ehrmind pipeline step` from the image `ehrmind`: nothing of kfp is in it, and nothing is installed at its start.",
+        "The container runs `ehrmind pipeline` from the image `ehrmind`: nothing of kfp is in it, and nothing is installed at its start.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -55,6 +55,20 @@ def node(task: dsl.PipelineTask, title: str) -> dsl.PipelineTask:
     return kubernetes.use_secret_as_env(task, SECRET, KEYS, optional=True)
 
 
+def recipe(made: dict[str, object]) -> dsl.PipelineTask:
+    """The five nodes; `made` are the parameters of `prepare`. Returns the last."""
+    # The launcher replaces this placeholder only where it is the whole value of a task's parameter.
+    shared = {"run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "namespace": made["namespace"]}
+    prepared = node(prepare(run_id=shared["run_id"], **made), "1 Prepare data")
+    shared |= {"document": prepared.outputs["document"], "prepare_uri": prepared.outputs["prepare_uri"]}
+    diagnosed = node(diagnose(**shared), "2 Diagnose")
+    shared |= {"diagnose_uri": diagnosed.outputs["diagnose_uri"]}
+    warm = node(sft(**shared), "3 SFT warm-up")
+    shared |= {"sft_uri": warm.outputs["sft_uri"]}
+    trained = node(rlvr(**shared), "4 RLVR")
+    return node(evaluate(rlvr_uri=trained.outputs["rlvr_uri"], **shared), "5 Evaluate")
+
+
 @dsl.pipeline(name="ehrmind", description=DESCRIPTION)
 def ehrmind(
     a_task: str = "medcalc",
@@ -70,27 +84,19 @@ def ehrmind(
     g_profile: str = "default",
     h_overrides: dict = {},  # noqa: B006 (kfp reads the default, nobody changes it)
 ):
-    # The launcher replaces this placeholder only where it is the whole value of a task's parameter.
-    shared = {"run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "namespace": g_namespace}
-    prepared = prepare(
-        task=a_task,
-        preset=a_preset,
-        name=a_name,
-        data_uri=b_data_uri,
-        store_uri=b_store_uri,
-        model_uri=c_model_uri,
-        sft_mode=d_sft_mode,
-        rlvr_steps=e_rlvr_steps,
-        rollout_replicas=e_rollout_replicas,
-        profile=g_profile,
-        overrides=h_overrides,
-        **shared,
+    recipe(
+        {
+            "task": a_task,
+            "preset": a_preset,
+            "name": a_name,
+            "data_uri": b_data_uri,
+            "store_uri": b_store_uri,
+            "model_uri": c_model_uri,
+            "sft_mode": d_sft_mode,
+            "rlvr_steps": e_rlvr_steps,
+            "rollout_replicas": e_rollout_replicas,
+            "namespace": g_namespace,
+            "profile": g_profile,
+            "overrides": h_overrides,
+        }
     )
-    node(prepared, "1 Prepare data")
-    shared |= {"document": prepared.outputs["document"], "prepare_uri": prepared.outputs["prepare_uri"]}
-    diagnosed = node(diagnose(**shared), "2 Diagnose")
-    shared |= {"diagnose_uri": diagnosed.outputs["diagnose_uri"]}
-    warm = node(sft(**shared), "3 SFT warm-up")
-    shared |= {"sft_uri": warm.outputs["sft_uri"]}
-    trained = node(rlvr(**shared), "4 RLVR")
-    node(evaluate(rlvr_uri=trained.outputs["rlvr_uri"], **shared), "5 Evaluate")

@@ -2,7 +2,7 @@
 
 import click
 
-from ehrmind_k8s.cli import step
+from ehrmind_k8s.cli import compare, step
 
 
 @click.group(short_help="Bring the recipe to Kubeflow Pipelines.")
@@ -11,3 +11,4 @@ def command() -> None:
 
 
 command.add_command(step.command, "step")
+command.add_command(compare.command, "compare")

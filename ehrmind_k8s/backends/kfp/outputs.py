@@ -7,6 +7,7 @@ The launcher puts files of an artifact with uri `s3://bucket/key` at `/s3/bucket
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ class Outputs:
         made: dict[str, tuple[str, Mapping[str, Any]]] = {
             "data": (json.dumps(pointer, indent=1), pointer),
             "model": (json.dumps(pointer, indent=1), pointer),
-            "metrics": ("", _numbers(status.figures)),
+            "metrics": ("", numbers(status.figures)),
             "summary": (_summary(stage, status, manifest, missing), {}),
         }
         if stage == "evaluate" and manifest:
             made |= _report(uri)
-        self._finish(values, made)
+        self.finish(values, made)
 
-    def _finish(self, values: Mapping[str, Any], made: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    def finish(self, values: Mapping[str, Any], made: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+        """Write those of `values` and of `made` (artifact -> its file's text, its metadata) that were asked for."""
         artifacts_out = {}
         for name, artifact in self._artifacts.items():
             text, metadata = made.get(name, ("", {}))
@@ -100,7 +102,7 @@ def _report(uri: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
     return {
         "report": (store.get_bytes("report.html").decode(), {}),
         "summary": (store.get_bytes("report.md").decode(), {}),
-        "metrics": ("", _numbers(metrics)),
+        "metrics": ("", numbers(metrics)),
         "classification": ("", _classification(tree["policies"])),
     }
 
@@ -119,9 +121,9 @@ def _classification(policies: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _numbers(figures: Mapping[str, float | None]) -> dict[str, float]:
+def numbers(figures: Mapping[str, float | None]) -> dict[str, float]:
     """What can be compared between runs: numbers that are defined, to six digits."""
-    return {name: float(f"{value:.6g}") for name, value in figures.items() if isinstance(value, int | float)}
+    return {name: float(f"{value:.6g}") for name, value in figures.items() if isinstance(value, int | float) and math.isfinite(value)}
 
 
 def _path(uri: str) -> Path:
