@@ -45,6 +45,7 @@ METRICS = "metrics.jsonl"  # learning curves, in the output of sft and rlvr
 DIAGNOSIS = "diagnosis.json"  # in the output of diagnose, beside the rows it asked and the traces it gathered for SFT
 ASKED = "asked.parquet"
 TRACES = "traces.jsonl"
+RECORDS = "records.npy"  # in the output of prepare: sketches of the records of its train rows, and of what its start model learned from
 REPORT = "report.json"  # in the output of evaluate, beside report.md and report.html
 TOKEN = "rollout/token"  # noqa: S105 (a name, of what `rollout.token` keeps below the run's own URI)
 LEDGER = "ledger/"  # entries of one step and attempt each, in the rlvr stage

@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ehrmind_k8s.errors import SpecError, nearest
-from ehrmind_k8s.spec import sentences
+from ehrmind_k8s.spec import HTTP_URL, sentences
 
 Role = Literal["prepare", "diagnose", "sft", "rlvr", "evaluate", "rollout"]
 
@@ -62,7 +62,7 @@ class Images(_Section):
 class S3(_Section):
     """The object store as pods reach it. Keys stay in a Secret of the run's namespace, which the operator never reads."""
 
-    endpoint_url: str | None = Field(None, pattern=r"^https?://\S+$", description="S3 endpoint, http:// or https://; AWS itself when not set.")
+    endpoint_url: str | None = Field(None, pattern=HTTP_URL, description="S3 endpoint, http:// or https://; AWS itself when not set.")
     region: str = Field("us-east-1", description="S3 region.")
     addressing: Literal["path", "virtual", "auto"] = Field("path", description="How bucket names enter a request.")
     secret: ObjectName | None = Field(
@@ -117,6 +117,9 @@ class Profile(_Section):
     teacher_secret: ObjectName | None = Field(
         None, description="Secret of the run's namespace whose entry `key` the teacher of a document asks for (sft.teacher). None: it asks for none."
     )
+    teacher_urls: tuple[Annotated[str, Field(pattern=HTTP_URL)], ...] = Field(
+        (), description="Teachers that runs may ask (sft.teacher.url as it is written there). Empty: any, without a key; needed with teacher_secret."
+    )
     service_account: ObjectName = Field("default", description="ServiceAccount of the run's namespace for its pods; no token is mounted.")
     trainer: Trainer = Field(default_factory=Trainer, description="How training pods are made.")
     resources: dict[Role, Resources] = Field(
@@ -149,6 +152,16 @@ class Profile(_Section):
         if taken := [name for name in env if name.startswith(OWN_VARIABLES)]:
             raise ValueError(f"{taken[0]} is set by the operator; take it out")
         return env
+
+    @model_validator(mode="after")
+    def _key_for_somebody(self) -> "Profile":
+        if self.teacher_secret and not self.teacher_urls:
+            raise ValueError("teacher_secret needs teacher_urls: or whoever writes a run would choose where its key goes")
+        return self
+
+    def admits_teacher(self, url: str | None) -> bool:
+        """Whether a run may ask the teacher at this URL."""
+        return not self.teacher_urls or (url or "").rstrip("/") in {known.rstrip("/") for known in self.teacher_urls}
 
     @field_validator("pod_labels")
     @classmethod

@@ -41,6 +41,9 @@ EXECUTION_KEYS: tuple[str, ...] = (
 Stage = Literal["prepare", "diagnose", "sft", "rlvr", "evaluate"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?$")]
+# Of a URL nothing but host, port and path: it goes into network policies and logs. Ports end at 65535.
+_PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+HTTP_URL = rf"^https?://([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(:({_PORT}))?(/[^\s@?#]*)?$"
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 
 
@@ -136,7 +139,7 @@ class TeacherSpec(Section):
     """A model behind an OpenAI-compatible URL that writes explanations (sft.traces: teacher). Its key is EHRMIND_TEACHER_KEY, never in a document."""
 
     url: str | None = Field(
-        None, pattern=r"^https?://[^\s@?#]+$", description="Where it answers, up to and with /v1, for example http://teacher.models.svc:8000/v1."
+        None, pattern=HTTP_URL, description="Where it answers, up to and with /v1, for example http://teacher.models.svc:8000/v1."
     )
     model: str | None = Field(None, description="Its name there.")
     samples: int = Field(4, ge=1, le=64, description="Answers asked per row; the first that the scorer accepts is kept.")

@@ -16,7 +16,7 @@ from ehrmind_k8s import crd, logs
 from ehrmind_k8s.controller import kinds
 from ehrmind_k8s.controller.owners import Owners
 from ehrmind_k8s.controller.runtime.client import Client
-from ehrmind_k8s.controller.runtime.reflector import Reflector
+from ehrmind_k8s.controller.runtime.reflector import SILENCE_S, Reflector
 from ehrmind_k8s.controller.runtime.store import Store
 from ehrmind_k8s.crd.names import STATES
 from ehrmind_k8s.kubeapi import ApiError, NotFound, Refused, Resource
@@ -38,7 +38,7 @@ class Caches:
         self._client, self._wake, self._run_changed = client, wake, changed
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._profiles = profiles
-        self.owners = Owners(self.renewed)
+        self.owners = Owners(self.renewed, self._deaf_to_leases)
         self._lock = threading.Lock()
         self._reflectors: dict[str, list[Reflector]] = {}
         self._stop = threading.Event()
@@ -102,6 +102,11 @@ class Caches:
         store = self.store("Lease", key[0])
         lease = store.get(key[0], crd.owner_lease(key[1])) if store else None
         return str((lease.get("spec") or {}).get("renewTime") or "") if lease else ""
+
+    def _deaf_to_leases(self, key: Key) -> bool:
+        """Whether a renewal in this namespace might not have been heard."""
+        found = [r for r in self._of("Lease") if r.namespace in (None, key[0])]
+        return not found or any(r.failure is not None or not r.synced.is_set() or r.silent_s > SILENCE_S for r in found)
 
     def workloads(self, namespace: str, uids: Iterable[str]) -> list[Object]:
         """Kueue's Workloads of the objects with these uids."""

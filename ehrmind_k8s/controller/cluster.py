@@ -85,7 +85,7 @@ class Cluster:
             progress=progress,
             workloads=tuple(self._caches.workloads(key[0], uids)),
             refusals=self._refusals.of(key),
-            silent_s=self._caches.owners.silent_s(key) if observe.followed(run) else None,
+            silent_s=self._caches.owners.silent_s(key, uid) if observe.followed(run) else None,
             operator_namespace=self._namespace,
         )
 
@@ -104,7 +104,7 @@ class Cluster:
         """
         self._expectations.forget(key)
         self._write_status(key, snapshot.run, decision.status)
-        self._made.pop(key, None)  # the status has their uids now
+        self._made[key] = [made for made in self._made.get(key, ()) if not self._passed(made)]  # of the others only the status knows the uids
         tried: dict[Name, str] = {}
         for delete in decision.deletes:
             self._try(tried, (delete.kind, delete.name), self._delete, key, delete)
@@ -191,10 +191,15 @@ class Cluster:
         would else look as if it had never been made, and be made again under its name."""
         found = []
         for made in self._made.get(key, ()):
-            store, meta = self._caches.store(made["kind"], key[0]), made["metadata"]
-            gone = store is None or store.version >= number(meta["resourceVersion"])  # unless the cache has it, which then counts
+            meta = made["metadata"]
+            gone = self._passed(made)  # unless the cache has it, which then counts
             found.append(made | {"metadata": meta | ({"deletionTimestamp": meta["creationTimestamp"]} if gone else {})})
         return found
+
+    def _passed(self, made: Object) -> bool:
+        """Whether the cache of an object's kind is newer than the object."""
+        store = self._caches.store(made["kind"], made["metadata"]["namespace"])
+        return store is None or store.version >= number(made["metadata"]["resourceVersion"])
 
     def _post(self, run: Mapping[str, Any], events: tuple[Event, ...]) -> None:
         if events and self._leading():

@@ -52,7 +52,7 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
             return _refused(current, case, now).waking(alone)
         current = admission.accept(current, case, now)
     elif not case.steps:
-        return _stopped(current, case.run, alone, now) or current.waking(admission.RECHECK_S).waking(alone)
+        return _held(current, case.run, alone, now)
     current = attempts.look(admission.aligned(current, case), case, snapshot, now)
 
     # Ends, the strongest first: what is done is done.
@@ -63,10 +63,9 @@ def _next(before: State, case: Case, snapshot: Snapshot, now: float) -> State:
         return stopped
     if stage.state == "failed":
         return endings.fail(current, stage, case, now)
-    left = deadlines.left_s(current, case.run, now)
-    if left == 0 and case.run.spec.policy.deadline_s:
-        return endings.late(current, case.run.spec.policy.deadline_s, now)
-    current = current.waking(left).waking(alone)
+    if late := deadlines.ended(current, case.run, now):
+        return late
+    current = current.waking(deadlines.left_s(current, case.run, now)).waking(alone)
 
     if case.run.spec.suspend:
         return suspension.suspend(current, now)
@@ -93,6 +92,14 @@ def _stopped(current: State, run: Run, alone_s: float | None, now: float) -> Sta
     if run.spec.cancel:
         return endings.cancel(current, now)
     return endings.alone(current, now) if alone_s == 0 else None
+
+
+def _held(current: State, run: Run, alone_s: float | None, now: float) -> State:
+    """A run whose plan cannot be read any more: it may still be ended, and what it holds freed."""
+    if stopped := _stopped(current, run, alone_s, now) or deadlines.ended(current, run, now):
+        return stopped
+    held = suspension.suspend(current, now) if run.spec.suspend else current
+    return held.waking(admission.RECHECK_S).waking(alone_s).waking(deadlines.left_s(current, run, now))
 
 
 def _refused(current: State, case: Case, now: float) -> State:

@@ -8,6 +8,7 @@ same bytes.
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 from collections import Counter
@@ -21,10 +22,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ehrmind_k8s import artifacts, examples, logs, startmodel, storage
-from ehrmind_k8s.errors import DataError, SpecError
+from ehrmind_k8s.errors import DataError, EhrmindError, SpecError
 from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import RunSpec
-from ehrmind_k8s.stages import Context, Output, overlap
+from ehrmind_k8s.stages import Context, Output
+from ehrmind_k8s.statistics import overlap
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.base import Task
 from ehrmind_k8s.tokenization import Tokenizer
@@ -52,9 +54,9 @@ def run(context: Context) -> Output:
                 logs.progress(done, max(done, found.total), "rows")
     drops = [*found.drops, *census.drops]
     checks = census.checks(drops)
-    before = overlap.learned(spec.model.uri)
+    before = _learned(spec.model.uri)
     warnings = [*found.audit.get("warnings", ()), *(census.overlaps(before) if about["kind"] != "synthetic" else ())]
-    np.save(folder / overlap.FILE, overlap.rows(census.splits["train"].sketches, before[1] if before else None))
+    np.save(folder / artifacts.RECORDS, overlap.rows(census.splits["train"].sketches, before[1] if before else None))
     (folder / "drops.jsonl").write_text("".join(json.dumps(dataclasses.asdict(d)) + "\n" for d in drops), encoding="utf-8")
     sizes = {s: census.splits[s].rows for s in SPLITS}
     meta = {
@@ -83,6 +85,20 @@ def _corpus(task: Task, source: Path, spec: RunSpec) -> Iterator[Example]:
             yield example
     if none:
         yield from task.read(source, spec.data, spec.seed).examples
+
+
+def _learned(model_uri: str) -> tuple[str, np.ndarray] | None:
+    """Where the records are that a run's model has learned from, and their sketches; None for a model that no run has made, or that is gone."""
+    try:
+        manifest = artifacts.load(storage.open(model_uri))
+        prepared = str(manifest.meta.get("prepared") or "") if manifest else ""
+        store = storage.open(prepared) if prepared else None
+        if store is None or store.head(artifacts.RECORDS) is None:
+            return None
+        body = store.get_bytes(artifacts.RECORDS)
+    except EhrmindError:  # a name of a hub, a folder of files
+        return None
+    return prepared, np.load(io.BytesIO(body), allow_pickle=False)
 
 
 def _written(spec: RunSpec, work: Path) -> tuple[dict[str, str] | None, dict[str, str]]:

@@ -212,6 +212,13 @@ def _profile(run: Run, snapshot: Snapshot) -> tuple[Profile | None, Refusal | No
         return None, Refusal("ProfileNotFound", snapshot.profile_error or f"profile {name!r} is unknown")
     if profile.allowed_namespaces and run.namespace not in profile.allowed_namespaces:
         return None, Refusal("ProfileForbidden", f"profile {name!r} is not for namespace {run.namespace}; choose another, or ask its owners")
+    if run.spec.sft.traces == "teacher" and not profile.admits_teacher(run.spec.sft.teacher.url):
+        known = ", ".join(profile.teacher_urls)
+        return None, Refusal(
+            "TeacherForbidden", f"profile {name!r} does not let runs ask this teacher, only {known}; name one of them, or ask its owners"
+        )
+    if profile.allowed_namespaces:  # the others are nobody's business where the run keeps it
+        profile = profile.model_copy(update={"allowed_namespaces": (run.namespace,)})
     return profile, None
 
 
@@ -223,13 +230,15 @@ def _no_store(run: Run, store: str) -> Refusal:
 
 def _trainer(run: Run, profile: Profile | None, snapshot: Snapshot, before: State, steps: tuple[Step, ...]) -> tuple[str, Refusal | None]:
     """How training stages run, if any is still to come; as they began, unless the cluster serves that no more when the next attempt is due."""
-    chosen = before.resolved.get("trainer", "")
-    if profile is None or not any(step.stage in plan.TRAINING and not before.stage(step.stage).done for step in steps):
+    chosen, queue = before.resolved.get("trainer", ""), metadata.queue(run, profile) if profile else ""
+    left = [step for step in steps if not before.stage(step.stage).done]
+    sampling = queue and any(step.wants_rollout for step in left)
+    if profile is None or not (sampling or any(step.stage in plan.TRAINING for step in left)):
         return chosen, None
     active = any(before.stage(step.stage).active for step in steps)  # discovery may only have hiccuped: no second kind beside its child
     if not chosen or (KINDS.get(chosen) not in snapshot.served and not active):
         try:
-            chosen = trainer.choose(profile, snapshot.served, metadata.queue(run, profile))
+            chosen = trainer.choose(profile, snapshot.served, queue, together=bool(sampling))
         except SpecError as error:
             return chosen, Refusal("BackendUnavailable", str(error))
     try:

@@ -18,7 +18,9 @@ from ehrmind_k8s.controller.records import Child, Phase, Pod, Snapshot
 from ehrmind_k8s.controller.state import FROZEN_PROFILE, Stage, State, left_s
 from ehrmind_k8s.plan import Step
 
+MANY = 100_000  # no run has as many attempts: whoever may make pods may write any number on one
 SETTLE_S = 10.0  # for caches to show how an attempt ended
+LAG_S = 120.0  # the same while its pods still seem to work: a watch that is dead may go unnoticed for 90 s (runtime/reflector.py)
 GONE_S = 60.0  # for a kind of object to be served again, before all of it is taken for lost
 REFUSED_S = 1.0  # before a child that the API server refused is created again: the least by which a status differs from the one before
 UNSEEN_S = 5.0  # for a created child to appear, before it is created again: the operator may have died in between
@@ -79,7 +81,8 @@ def pause_s(stage: Stage) -> float:
 def next_number(stage: Stage, snapshot: Snapshot) -> int:
     """A number that no child and no pod ever had, even when the status was lost."""
     children = [c.attempt for c in snapshot.children if c.ours and c.stage == stage.name]
-    return max([stage.attempt, *children, *(p.attempt for p in snapshot.pods if p.role == stage.name)]) + 1
+    pods = (p.attempt for p in snapshot.pods if p.role == stage.name and p.attempt < MANY)
+    return max([stage.attempt, *children, *pods]) + 1
 
 
 def draining(stage: Stage, snapshot: Snapshot, now: float) -> list[Pod]:
@@ -142,6 +145,8 @@ def _settling(current: State, attempt: Attempt, phase: Phase | None, case: Case,
     """An attempt has ended and the caches do not show how: give them time, then take it for lost."""
     stage = attempt.stage
     since, wait_s = stage.ended or now, SETTLE_S if stage.kind in placement.visible(snapshot) else GONE_S
+    if any(p.phase in ("Pending", "Running") and not p.deleting for p in attempt.pods):
+        wait_s = LAG_S
     if (left := left_s(since, wait_s, now)) > 0:
         return current.having(replace(stage, ended=since)).waking(left)
     outcome = outcomes.judge(attempt, "failed") if phase is None else None

@@ -8,7 +8,7 @@ from ehrmind_k8s.controller.records import Child, Delete, Object, Snapshot, part
 from ehrmind_k8s.controller.resources import document, frozen, network, trainjob
 from ehrmind_k8s.controller.resources.frozen import Frozen
 from ehrmind_k8s.controller.state import Stage, State
-from ehrmind_k8s.crd import KIND, Run
+from ehrmind_k8s.crd import KIND, SUSPENDED, Run
 from ehrmind_k8s.plan import Step
 
 KEPT_ATTEMPTS = 3  # newest attempts of a stage whose finished objects stay, for the logs of their pods
@@ -46,7 +46,7 @@ def deleted(before: State, current: State, case: Case, snapshot: Snapshot, writt
 
     `written`: the status changes in this pass, so that the deletes happen only if the run is as it was seen.
     """
-    if not case.steps and not current.ended:
+    if not case.steps and not current.ended and current.state != SUSPENDED:
         return ()  # nothing is known about what the run needs
     gone = [*_unseen(before, current, snapshot), *_working(current, snapshot, written), *_old(current, snapshot)]
     gone += _runtimes(gone, current, snapshot, written)

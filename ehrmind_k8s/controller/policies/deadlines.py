@@ -3,6 +3,7 @@
 The clock is the operator's. A time written by a clock that was ahead only makes either later.
 """
 
+from ehrmind_k8s.controller.policies import endings
 from ehrmind_k8s.controller.state import State
 from ehrmind_k8s.controller.state import left_s as _left_s
 from ehrmind_k8s.crd import FOLLOWED_S, Run
@@ -12,6 +13,12 @@ def left_s(current: State, run: Run, now: float) -> float | None:
     """Seconds until the deadline, 0 when it has passed; None without one. Waiting and suspended time counts."""
     deadline = run.spec.policy.deadline_s
     return None if deadline is None or not current.started else max(0.0, current.started + deadline - now)
+
+
+def ended(current: State, run: Run, now: float) -> State | None:
+    """The run as its deadline ends it, None before that."""
+    deadline = run.spec.policy.deadline_s
+    return endings.late(current, deadline, now) if deadline and left_s(current, run, now) == 0 else None
 
 
 def alone_s(current: State, silent_s: float | None, now: float) -> float | None:

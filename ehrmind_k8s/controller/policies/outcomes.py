@@ -1,7 +1,8 @@
 """How an attempt ended, and whether another one may mend it.
 
     report, exit code 0                           succeeded, or skipped, whatever became of its child: it is written when all is stored
-    report, 1 2 10 11 20 30 31                    failed: a bug of ours, or something that its user must mend
+    report, 1 2 10 11 20 30 31                    failed: a bug of ours, or something that its user must mend; 1 beside a pod that was put out or
+                                                  OOM-killed may be what the leader made of that, and counts as that
     report, 75 143 ...                            again, counted against policy.retries
     OOM-killed, killed, gone, no report           again, counted; so is an eviction for going over its own limit, since that comes back
     preempted, evicted, drained, node lost        again, not counted: none of it is the run's doing (the pod has condition DisruptionTarget)
@@ -19,7 +20,8 @@ from typing import Literal
 from ehrmind_k8s.controller.records import Phase, Pod, Report
 from ehrmind_k8s.controller.state import Stage
 
-PERMANENT = (1, 2, 10, 11, 20, 30, 31)  # errors.py
+BUG = 1
+PERMANENT = (BUG, 2, 10, 11, 20, 30, 31)  # errors.py
 PREEMPTED, NODE_LOST, FENCED, SUSPENDED = "Preempted", "NodeLost", "Fenced", "Suspended"
 OOM_KILLED, EVICTED, KILLED, LOST, NO_REPORT = "OOMKilled", "Evicted", "Killed", "Lost", "ReportMissing"
 UNCOUNTED = (PREEMPTED, NODE_LOST, FENCED, SUSPENDED)
@@ -75,14 +77,16 @@ def judge(attempt: Attempt, phase: Phase) -> Outcome | None:
     report = attempt.report_of(leader) if leader else None
     if report and report.exit_code == 0:
         return Outcome("skipped" if report.reason == "skipped" else "succeeded", report.reason, 0, report)
-    if report and report.exit_code in PERMANENT:
+    if report and report.exit_code in PERMANENT and report.exit_code != BUG:
         return Outcome("failed", report.reason, report.exit_code, report)
     code = report.exit_code if report else leader.exit_code if leader else None
     if attempt.disrupted:
         return Outcome("again", PREEMPTED, code, report)
-    for reason in (OOM_KILLED, EVICTED):  # whatever its peers made of the loss
+    for reason in (OOM_KILLED, EVICTED):  # whatever its peers made of the loss: an error that nobody foresaw, perhaps
         if any(p.exit_reason == reason for p in attempt.pods):
             return Outcome("again", reason, 137, report)
+    if report and report.exit_code == BUG:
+        return Outcome("failed", report.reason, BUG, report)
     if report:
         return Outcome("again", report.reason, code, report)
     if phase == "failed" and code is not None:

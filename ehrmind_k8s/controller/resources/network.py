@@ -91,11 +91,14 @@ def _store(profile: Profile) -> list[Object]:
 
 def _host(uri: str, named: Sequence[str] = ()) -> list[Object]:
     """The way to the host of a URL. A name that is no Service may have any address, or one in the networks `named`."""
-    url = urlsplit(uri)
-    host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
+    try:
+        url = urlsplit(uri)
+        host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
+    except ValueError:  # no address, so there is no way to it
+        return []
     try:
         address = ipaddress.ip_address(host)
-        if named and address.is_global:
+        if named and (address.is_global or address.is_link_local or address.is_loopback):  # a node's own services and its cloud's
             return []
         return [{"to": [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}], "ports": [_tcp(port)]}]
     except ValueError:

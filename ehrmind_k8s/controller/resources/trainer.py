@@ -22,13 +22,19 @@ INSTALL = {
 }
 
 
-def choose(profile: Profile, served: frozenset[str], queue: str) -> Trainer:
+def choose(profile: Profile, served: frozenset[str], queue: str, together: bool = False) -> Trainer:
     """How training stages run on a cluster that serves these kinds. Raises SpecError saying what to install.
 
-    PyTorchJob where it is served; in a queue TrainJob where both are, since that is admitted together with its rollout servers.
+    PyTorchJob where it is served; in a queue TrainJob where both are, since that is admitted together with its rollout servers. `together`: the
+    run has such servers, so that nothing else will do in a queue unless the profile insists.
     """
     wanted = {"pytorchjob": ("PyTorchJob",), "trainjob": ("TrainJob",)}.get(profile.trainer.kind, ("PyTorchJob", "TrainJob"))
     found = [kind for kind in (reversed(wanted) if queue else wanted) if kind in served]
+    if queue and together and profile.trainer.kind == "auto" and "TrainJob" not in served:
+        raise SpecError(
+            f"in queue {queue} a job and the rollout servers that it samples from have to be admitted together, or two runs that hold half each would"
+            f" wait for ever: install {INSTALL['TrainJob']}; or take the run out of the queue"
+        )
     if not found:
         raise SpecError(f"this cluster cannot train: install {' or '.join(INSTALL[kind] for kind in wanted)}{_instead(profile, served)}")
     return "pytorchjob" if found[0] == "PyTorchJob" else "trainjob"

@@ -9,12 +9,12 @@ class Leases:
     """What the Leases say, and the time."""
 
     def __init__(self) -> None:
-        self.text, self.now = "", 1000.0
-        self.owners = Owners(lambda key: self.text, lambda: self.now)
+        self.text, self.now, self.deaf = "", 1000.0, False
+        self.owners = Owners(lambda key: self.text, lambda key: self.deaf, lambda: self.now)
 
-    def after(self, seconds: float) -> float:
+    def after(self, seconds: float, uid: str = "1") -> float:
         self.now += seconds
-        return self.owners.silent_s(KEY)
+        return self.owners.silent_s(KEY, uid)
 
 
 def test_silence_is_counted_from_the_first_look_where_there_is_no_lease() -> None:
@@ -43,3 +43,19 @@ def test_a_run_that_is_gone_is_forgotten() -> None:
     leases.after(100)
     leases.owners.forget(KEY)
     assert leases.after(10) == 0
+
+
+def test_a_run_made_again_under_the_name_has_its_whole_time() -> None:
+    leases = Leases()
+    leases.after(500)
+    assert leases.after(100) == 100
+    assert [leases.after(0, "2"), leases.after(30, "2")] == [0, 30]
+
+
+def test_an_operator_that_sees_no_leases_does_not_blame_the_follower() -> None:
+    leases = Leases()
+    leases.after(100)
+    leases.deaf = True
+    assert [leases.after(100), leases.after(300)] == [0, 0]
+    leases.deaf = False
+    assert leases.after(50) == 50

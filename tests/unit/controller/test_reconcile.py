@@ -451,3 +451,84 @@ def test_a_child_that_the_caches_do_not_show_is_deleted_before_the_next_is_made(
     lost = [run.look() for _ in range(12) if run.world.tick(1) is None]
     assert [d.deletes for d in lost if d.deletes] == [(Delete("PyTorchJob", "demo-sft-1", child["uid"]),)]
     assert (run.stage("sft")["reason"], run.stage("sft")["retries"]) == ("Lost", 1)
+
+
+# What other caches say
+
+
+def test_a_job_that_one_cache_does_not_show_is_not_lost_while_its_pod_works() -> None:
+    """A watch may be dead for a minute and a half before anybody notices."""
+    run = a_run({"policy": {"retries": 0}}).until("sft")
+    seen, end = run.operator.snapshot(), run.world.time + 90
+    assert seen
+    blind = replace(seen, children=tuple(c for c in seen.children if c.kind != "PyTorchJob"))
+    decision = reconcile(blind, run.world.time)
+    assert decision.deletes == () and decision.status
+    later = replace(blind, run={**blind.run, "status": decision.status})
+    for at in (end - 60, end):
+        status = reconcile(later, at).status or decision.status
+        assert (status["state"], next(x["retries"] for x in status["stages"] if x["name"] == "sft")) == ("running", 0)
+    lost = reconcile(later, end + 60).status
+    assert lost and lost["state"] == "failed"
+    gone = reconcile(replace(later, pods=()), end).status
+    assert gone and gone["state"] == "failed", "nothing of it is there"
+
+
+# In a queue
+
+
+QUEUE = Profile(store="s3://bucket/runs", allowed_namespaces=("team-a",), queue="team")
+ONE_STAGE = {"stages": ["diagnose"], "inputs": {"prepare": "s3://bucket/runs/other/prepare"}}
+
+
+def test_a_stage_alone_is_admitted_together_with_the_servers_that_it_samples_from() -> None:
+    run = a_run(ONE_STAGE, profile=QUEUE, served=frozenset({"PyTorchJob", "TrainJob", "Workload"}))
+    kinds = [o["kind"] for o in (*run.look().creates, *run.look().creates)]
+    assert "TrainJob" in kinds and "Job" not in kinds and run.names("Deployment") == []
+
+
+def test_a_queue_that_would_admit_them_apart_is_said_to_need_more() -> None:
+    run = a_run(ONE_STAGE, profile=QUEUE, served=frozenset({"PyTorchJob", "Workload"}))
+    run.look()
+    assert run.names("Job", "PyTorchJob") == [] and "in queue team a job and the rollout servers" in run.message
+    asked = QUEUE.model_copy(update={"trainer": QUEUE.trainer.model_copy(update={"kind": "pytorchjob"})})
+    run = a_run(ONE_STAGE, profile=asked, served=frozenset({"PyTorchJob", "Workload"}))
+    run.look()
+    assert run.names("Job") == ["demo-diagnose-1"], "the cluster's owner insists"
+
+
+# A document that cannot be read any more
+
+
+def test_a_run_whose_document_is_lost_can_still_be_suspended_and_ends_at_its_deadline() -> None:
+    run = a_run({"policy": {"deadlineS": 600}}).until("rlvr")
+    document = next(o for o in run.world.of("ConfigMap") if o["metadata"]["name"] == "demo-spec")
+    run.world.edit(document, data={"spec.json": "{}"})
+    run.look()
+    assert run.state == "running" and "does not hold what this run was taken on with" in run.message
+    run.world.user(suspend=True)
+    deleted = {(d.kind, d.name) for d in run.look().deletes}
+    assert run.state == "suspended" and {("PyTorchJob", "demo-rlvr-1"), ("Deployment", "demo-rollout")} <= deleted
+    run.world.time += 600
+    run.go(1)
+    assert (run.state, run.condition("Failed")) == ("failed", ("True", "DeadlineExceeded"))
+
+
+# A teacher
+
+
+def test_a_run_may_ask_only_a_teacher_that_the_profile_names() -> None:
+    teacher = {"traces": "teacher", "teacher": {"url": "http://evil.team-a.svc:8080/v1", "model": "m"}}
+    known = QUEUE.model_copy(update={"queue": None, "teacher_secret": "teacher", "teacher_urls": ("http://teacher.models.svc:8000/v1",)})
+    run = a_run({"sft": teacher}, profile=known)
+    run.look()
+    assert run.names("Job") == [] and "does not let runs ask this teacher, only http://teacher.models.svc:8000/v1" in run.message
+    admitted = {**teacher, "teacher": {"url": "http://teacher.models.svc:8000/v1/", "model": "m"}}
+    run = a_run({"sft": admitted}, profile=known)
+    run.look()
+    assert run.names("Job") == ["demo-prepare-1"]
+
+
+def test_a_key_for_a_teacher_needs_the_teachers_it_is_for() -> None:
+    with pytest.raises(ValueError, match="teacher_secret needs teacher_urls"):
+        Profile(store="s3://bucket/{namespace}", teacher_secret="teacher")

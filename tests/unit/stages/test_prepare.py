@@ -5,15 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
-from ehrmind_k8s import artifacts
+from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.examples import read_split
 from ehrmind_k8s.records import SPLITS, Example
 from ehrmind_k8s.spec import load
-from ehrmind_k8s.stages import overlap
 from ehrmind_k8s.stages import prepare as stage
+from ehrmind_k8s.statistics import overlap
 from ehrmind_k8s.tasks import registry
 from ehrmind_k8s.tasks.ehrshot import synthetic as records
 from ehrmind_k8s.tokenization import Tokenizer
@@ -194,3 +195,25 @@ def test_records_that_are_nearly_the_same_in_two_splits_are_warned_of() -> None:
     assert list(found.overlaps(learned))[-1] == (
         "2 of 3 records of test are nearly the same as ones that the start model learned from (s3://b/earlier/prepare)"
     )
+
+
+def test_what_a_model_learned_from_is_found_by_way_of_its_manifest(tmp_path: Path) -> None:
+    note = " ".join(f"finding{i}" for i in range(200))
+    sketches = {"a": overlap.sketch(note), "b": overlap.sketch("short")}
+    prepared, model = tmp_path / "run" / "prepare", tmp_path / "folder"
+    prepared.mkdir(parents=True)
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    np.save(prepared / artifacts.RECORDS, overlap.rows(sketches))
+    artifacts.publish(storage.open(str(tmp_path / "run" / "model")), "", model, "model", {"prepared": str(prepared)})
+    found = stage._learned(str(tmp_path / "run" / "model"))
+    assert found and found[0] == str(prepared)
+    named = overlap.named(found[1])
+    assert [set(h.tolist()) for h in named.values()] == [set(h.tolist()) for h in sketches.values()]
+    assert overlap.near(named, {"test": overlap.sketch(f"{note} end")}) == [("0", "test")]
+    assert overlap.rows({"c": sketches["a"]}, found[1]).shape == (3, overlap.K)
+
+
+@pytest.mark.parametrize("uri", ["toy", "Qwen/Qwen3-4B", "/no/such/folder"])
+def test_a_model_that_no_run_made_has_learned_from_nothing_we_know(uri: str) -> None:
+    assert stage._learned(uri) is None

@@ -37,6 +37,11 @@ def test_a_number_that_any_child_or_pod_ever_had_is_never_given_again() -> None:
     assert attempts.next_number(SFT, a_snapshot(pod, children=(child, stranger))) == 5
 
 
+def test_a_number_that_no_run_reaches_was_written_by_somebody_else() -> None:
+    forged = Pod("p", "u", "sft", 999_999, "Failed")
+    assert attempts.next_number(SFT, a_snapshot(forged)) == 2
+
+
 PODS = {
     "still saves": (Pod("p", "u", "sft", 1, "Running", deleting=True, gone_by=EPOCH + 120), True),
     "was never deleted": (Pod("p", "u", "sft", 1, "Running"), True),

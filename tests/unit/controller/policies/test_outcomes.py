@@ -35,6 +35,12 @@ CASES: dict[str, tuple[Phase, list[Pod], tuple[str, str, bool]]] = {
     "a preemption": ("failed", [a_pod(143, "Terminated", disrupted=True)], ("again", "Preempted", False)),
     "a preemption without a report": ("failed", [a_pod(137, disrupted=True)], ("again", "Preempted", False)),
     "a permanent error of a preempted pod": ("failed", [a_pod(10, "DataError", disrupted=True)], ("failed", "DataError", True)),
+    "what nobody foresaw, beside a preemption": ("failed", [a_pod(1, "RuntimeError", disrupted=True)], ("again", "Preempted", False)),
+    "what nobody foresaw, beside a peer out of memory": (
+        "failed",
+        [a_pod(1, "RuntimeError"), a_pod(137, leader=False, how="OOMKilled")],
+        ("again", "OOMKilled", True),
+    ),
     "out of memory": ("failed", [a_pod(137, how="OOMKilled")], ("again", "OOMKilled", True)),
     "out of memory on another node": ("failed", [a_pod(75, "TryAgain"), a_pod(137, leader=False, how="OOMKilled")], ("again", "OOMKilled", True)),
     "over its disk limit": ("failed", [a_pod(137, how="Evicted")], ("again", "Evicted", True)),

@@ -130,6 +130,8 @@ def test_the_way_to_the_store_is_no_wider_than_its_name_allows(endpoint: str | N
     [
         ("http://teacher.storage.svc:8000/v1", "the store", 8000, True),
         ("http://teacher.models.svc:8000/v1", "the store", 8000, False),
+        ("http://169.254.169.254/v1", "169.254.169.254", 80, False),
+        ("http://127.0.0.1:9000/v1", "127.0.0.1", 9000, False),
         ("http://10.20.0.1:8000/v1", "10.20.0.1", 8000, True),
         ("http://10.20.0.1:8000/v1", "10.20.0.2", 8000, False),
         ("https://llm.hospital.example/v1", "10.20.0.1", 443, True),

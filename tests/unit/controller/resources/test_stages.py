@@ -222,7 +222,7 @@ def test_a_diagnosis_takes_one_gpu_where_it_samples_by_itself_and_none_beside_se
 
 
 def test_only_the_stage_that_asks_a_teacher_knows_its_key() -> None:
-    with_key = a_profile(teacher_secret="teacher")
+    with_key = a_profile(teacher_secret="teacher", teacher_urls=("http://teacher.models.svc:8000/v1",))
     knowing = [s for s in run().spec.stages if "EHRMIND_TEACHER_KEY" in str(stage_objects(run(), s, with_key))]
     assert knowing == ["diagnose"]
     (main,) = containers(stage_objects(run(), "diagnose", with_key)[0])

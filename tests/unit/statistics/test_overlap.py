@@ -1,15 +1,12 @@
 """Records that are nearly the same are found, and others are not."""
 
 import random
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ehrmind_k8s import artifacts, storage
-from ehrmind_k8s.stages import overlap
+from ehrmind_k8s.statistics import overlap
 
 VOCABULARY = [f"word{i}" for i in range(400)]
 texts = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40).map(" ".join)
@@ -56,24 +53,3 @@ def test_a_phrase_that_every_record_has_makes_none_of_them_near() -> None:
     these = {str(seed): overlap.sketch(f"{phrase} {record(seed)}") for seed in range(200)}
     those = {str(seed): overlap.sketch(f"{phrase} {record(seed)}") for seed in range(200, 300)}
     assert overlap.near(these, those) == []
-
-
-def test_what_a_model_learned_from_is_found_by_way_of_its_manifest(tmp_path: Path) -> None:
-    sketches = {"a": overlap.sketch(record(1)), "b": overlap.sketch("short")}
-    prepared, model = tmp_path / "run" / "prepare", tmp_path / "folder"
-    prepared.mkdir(parents=True)
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    np.save(prepared / overlap.FILE, overlap.rows(sketches))
-    artifacts.publish(storage.open(str(tmp_path / "run" / "model")), "", model, "model", {"prepared": str(prepared)})
-    found = overlap.learned(str(tmp_path / "run" / "model"))
-    assert found and found[0] == str(prepared)
-    named = overlap.named(found[1])
-    assert [set(h.tolist()) for h in named.values()] == [set(h.tolist()) for h in sketches.values()]
-    assert overlap.near(named, {"test": overlap.sketch(changed(record(1), 3))}) == [("0", "test")]
-    assert overlap.rows({"c": sketches["a"]}, found[1]).shape == (3, overlap.K)
-
-
-@pytest.mark.parametrize("uri", ["toy", "Qwen/Qwen3-4B", "/no/such/folder"])
-def test_a_model_that_no_run_made_has_learned_from_nothing_we_know(uri: str) -> None:
-    assert overlap.learned(uri) is None

@@ -5,7 +5,6 @@ shingles of both records; the share of them that both have estimates the records
 records of at most K shingles.
 """
 
-import io
 import re
 import zlib
 from collections import Counter, defaultdict
@@ -13,16 +12,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ehrmind_k8s import storage
-from ehrmind_k8s.artifacts import Manifest, load
-from ehrmind_k8s.errors import EhrmindError
-
 WORDS = 5
 K = 64
 NEAR = 0.8  # resemblance: one word in forty changed, at random places, leaves about this much
 COMMON = 64  # a shingle in more records than this is a phrase of the form, and leads to no candidate
-FILE = "records.npy"  # beside the train rows that it was made of
-FAR = np.uint64(2**64 - 1)  # fills the rows of the file
+FAR = np.uint64(2**64 - 1)  # fills the rows of an array
 
 Sketches = Mapping[str, np.ndarray]
 
@@ -65,20 +59,6 @@ def rows(sketches: Sketches, more: np.ndarray | None = None) -> np.ndarray:
     for row, hashes in zip(made, sketches.values(), strict=True):
         row[: len(hashes)] = hashes
     return made if more is None else np.vstack([made, more])
-
-
-def learned(model_uri: str) -> tuple[str, np.ndarray] | None:
-    """Where the records are that a run's model has learned from, and their sketches; None for a model that no run has made, or that is gone."""
-    try:
-        manifest: Manifest | None = load(storage.open(model_uri))
-        prepared = manifest.meta.get("prepared") if manifest else None
-        store = storage.open(str(prepared)) if prepared else None
-        if store is None or store.head(FILE) is None:
-            return None
-        body = store.get_bytes(FILE)
-    except EhrmindError:  # a name of a hub, a folder of files
-        return None
-    return str(prepared), np.load(io.BytesIO(body), allow_pickle=False)
 
 
 def named(array: np.ndarray) -> Sketches:
