@@ -16,6 +16,7 @@ import click
 
 if TYPE_CHECKING:
     from ehrmind_k8s.backends.base import Backend
+    from ehrmind_k8s.backends.kfp.backend import KfpBackend
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -116,6 +117,17 @@ def json_option(command: Command) -> Command:
 
     short = click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON for scripts.")
     return short(click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(formatted))  # type: ignore[return-value]
+
+
+def pipelines(place: Place) -> "KfpBackend":
+    """Kubeflow Pipelines as options and settings say it. Raises SpecError where an option says another backend."""
+    from ehrmind_k8s import settings
+    from ehrmind_k8s.backends.kfp.backend import KfpBackend
+    from ehrmind_k8s.errors import SpecError
+
+    if place.backend not in (None, KFP):
+        raise SpecError(f"--backend {place.backend}: a pipeline is of Kubeflow Pipelines; leave it out, or pass --backend {KFP}")
+    return KfpBackend(settings.load(), place.namespace, place.context, place.kubeconfig)
 
 
 def find(run: str, place: Place) -> tuple["Backend", str]:

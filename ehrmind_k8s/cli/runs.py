@@ -38,7 +38,7 @@ def command(ctx: click.Context, place: Place, everywhere: bool, as_json: bool) -
         ctx.obj = place
         return
     kind = options.LOCAL if place.store and not everywhere else place.kind()
-    backend = None if kind == options.LOCAL else _pipelines(place) if kind == options.KFP else _cluster(place)
+    backend = None if kind == options.LOCAL else options.pipelines(place) if kind == options.KFP else _cluster(place)
     found = backend.runs(everywhere) if backend else list(_of_store(place.store))
     if as_json:
         options.echo_json([asdict(s) for s in found])
@@ -75,7 +75,7 @@ def delete(ctx: click.Context, run: str, place: Place, store_too: bool, yes: boo
         _stored(options.locate(run, place.store), yes)
         return
     if kind == options.KFP:
-        _of_pipeline(_pipelines(place), run, store_too, yes)
+        _of_pipeline(options.pipelines(place), run, store_too, yes)
         return
     backend = _cluster(place)
     status = backend.status(run)
@@ -127,13 +127,6 @@ def _of_pipeline(backend: "KfpBackend", run: str, store_too: bool, yes: bool) ->
         click.confirm(f"delete run {run} ({status.uri}) for good?", abort=True)
     backend.delete(status.uid)
     click.echo(f"deleted run {run}; what it stored stays")
-
-
-def _pipelines(place: Place) -> "KfpBackend":
-    from ehrmind_k8s import settings
-    from ehrmind_k8s.backends.kfp.backend import KfpBackend
-
-    return KfpBackend(settings.load(), place.namespace, place.context, place.kubeconfig)
 
 
 def _where(backend: "KubernetesBackend | KfpBackend", everywhere: bool) -> str:

@@ -3,7 +3,7 @@
 From outside, by plain REST: a document becomes the parameters of the compiled pipeline.
 
     backend        submit, status, logs, cancel of runs; pipelines: upload and schedules
-    document       parameters of the compiled pipeline;  view: a run as a status;  stages: its objects in the cluster
+    document       parameters of the compiled pipeline;  view: a run as a status;  logs: of its objects in the cluster
     rest           the calls of the API, and what a refusal means
     transport      to an address, or through the API server;  credentials: who we are for a gateway
 

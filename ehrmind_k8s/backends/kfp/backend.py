@@ -38,14 +38,14 @@ class KfpBackend:
         self.settings = settings
         self.cluster = (context, kubeconfig)
         self.api = Api(_transport(settings, context, kubeconfig), namespace or "")
-        self.namespace = namespace or settings.kfp_service_namespace  # of the pods, and of the objects that they make
+        self.namespace = namespace or settings.kfp_service_namespace  # of a run's pods, where its parameters name none
 
     def submit(self, spec: RunSpec, written: Mapping[str, Any]) -> RunStatus:
         """Start a run, let one go on that failed or was cancelled, or find it as it is. Raises SpecError where another recipe has the name."""
         submission.refuse_paths(written)
         crd.run(crd.to_object(written, "any"))  # the name: the stages' objects in the cluster begin with it
         compiled = document.compiled()
-        values = document.fitting(compiled, document.parameters(spec, written))
+        values = document.fitting(compiled, document.parameters(spec, written, self.api.namespace))
         experiment = self.made()
         if there := self._newest(experiment, spec.name):
             return self._again(there, compiled.defaults | dict(view.parameters(there)), values)
@@ -71,12 +71,12 @@ class KfpBackend:
 
     def logs(self, run: str, source: str | None, follow: bool) -> Iterator[LogLine]:
         """Lines of the pods of the newest stage, or of `source`: each stage is an object of the cluster, whose pods are read there."""
-        from ehrmind_k8s.backends.kfp import stages
+        from ehrmind_k8s.backends.kfp import logs
 
         found = self.get(run)
         context, kubeconfig = self.cluster
-        cluster = stages.connect(self.namespace, context, kubeconfig, run, self.address(found))
-        return stages.read(cluster, found["run_id"], source, (lambda: self._ended(found["run_id"])) if follow else None)
+        cluster = logs.connect(self._where(found), context, kubeconfig, run, self.address(found))
+        return logs.read(cluster, found["run_id"], source, (lambda: self._ended(found["run_id"])) if follow else None)
 
     def cancel(self, run: str) -> RunStatus:
         """Ask for the end of a run and wait until it has ended. Raises Busy where that takes longer than a stage's grace."""
@@ -91,18 +91,20 @@ class KfpBackend:
 
     def suspend(self, run: str) -> RunStatus:
         """KFP does not know it."""
-        run_id = self.get(run)["run_id"]
+        found = self.get(run)
+        where = self._where(found)
         raise SpecError(
             "a pipeline's run cannot be suspended; its stage can:"
-            f" `kubectl -n {self.namespace} get ehr -l {crd.LABEL_PIPELINE_RUN}={run_id}` names it,"
-            f" `ehrmind suspend STAGE --backend kubernetes -n {self.namespace}` frees its pods; or cancel the run, and submit it again to continue"
+            f" `kubectl -n {where} get ehr -l {crd.LABEL_PIPELINE_RUN}={found['run_id']}` names it,"
+            f" `ehrmind suspend STAGE --backend kubernetes -n {where}` frees its pods; or cancel the run, and submit it again to continue"
         )
 
     def resume(self, run: str) -> RunStatus:
         """KFP does not know it."""
+        where = self._where(self.get(run))
         raise SpecError(
-            f"a pipeline's run cannot be resumed; its stage that was suspended can: `ehrmind resume STAGE --backend kubernetes -n {self.namespace}`."
-            f" Of a run that was cancelled the same submit continues"
+            f"a pipeline's run cannot be resumed; its stage that was suspended can: `ehrmind resume STAGE --backend kubernetes -n {where}`."
+            " A run that was cancelled continues with the same submit"
         )
 
     def delete(self, run: str) -> int:
@@ -205,7 +207,11 @@ class KfpBackend:
             return False
 
     def _seen(self, run: Mapping[str, Any]) -> RunStatus:
-        return view.status(run, self.address(run), self.namespace)
+        return view.status(run, self.address(run), self._where(run))
+
+    def _where(self, run: Mapping[str, Any]) -> str:
+        """The namespace of a run's pods."""
+        return str(view.parameters(run).get(document.NAMESPACE) or self.namespace)
 
     def _until(self, run: Object, done: Callable[[Object], bool], asked: str, patience_s: float = STOP_WAIT_S) -> Object:
         """The run once `done` holds. Raises Busy."""

@@ -1,8 +1,9 @@
 """A run document as parameters of the compiled pipeline, and that pipeline itself.
 
-    a_task a_preset a_name   b_data_uri b_store_uri   c_model_uri   d_sft_mode   e_rlvr_steps e_rollout_replicas   g_profile   h_overrides
+    a_task a_preset a_name   b_data_uri b_store_uri   c_model_uri   d_sft_mode   e_rlvr_steps e_rollout_replicas   g_namespace g_profile   h_overrides
 
 The letters keep the order of a run in KFP's form, which sorts by name. What has no parameter of its own is in h_overrides, nested as in run.yaml.
+Step `prepare` makes the document of them again (stage.py).
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ from ehrmind_k8s.spec import STAGES, RunSpec
 FILE = "pipelines/ehrmind.yaml"
 _PACKAGE = Path(ehrmind_k8s.__file__).parent
 PLACES = (_PACKAGE / FILE, _PACKAGE.parent / FILE)  # in a wheel it is package data; a checkout has it at its top
-OVERRIDES = "h_overrides"
-# (parameter, key of the document, what it is where the document does not say it; None: what the preset comes to)
+NAMESPACE, OVERRIDES = "g_namespace", "h_overrides"
+# (parameter, key of the document, what it is where the document does not say it: as the preset has it; None: what the document comes to)
 PARAMETERS: tuple[tuple[str, str, Any], ...] = (
     ("a_task", "task", None),
     ("a_preset", "preset", None),
@@ -28,7 +29,7 @@ PARAMETERS: tuple[tuple[str, str, Any], ...] = (
     ("b_data_uri", "data.uri", ""),
     ("b_store_uri", "store", ""),
     ("c_model_uri", "model.uri", ""),
-    ("d_sft_mode", "sft.mode", None),
+    ("d_sft_mode", "sft.mode", ""),
     ("e_rlvr_steps", "rlvr.steps", 0),
     ("e_rollout_replicas", "rollout.replicas", 0),
     ("g_profile", "profile", "default"),
@@ -69,14 +70,17 @@ class Compiled:
         return {name: found["defaultValue"] for name, found in self.declared.items() if "defaultValue" in found}
 
 
-def parameters(spec: RunSpec, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a run of `spec`, of which its author wrote `written`. Raises SpecError for keys that no pipeline has."""
+def parameters(spec: RunSpec, written: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
+    """The parameters of a run of `spec`, of which its author wrote `written`; `namespace` is where its pods run, "" for that of the pipeline's.
+
+    Raises SpecError for keys that no pipeline has.
+    """
     refused = [f"{key}: {hint}" for key, (allowed, hint) in REFUSED.items() if _plain(written.get(key)) not in allowed]
     if refused:
         raise SpecError("\n".join(refused))
     whole, rest = spec.model_dump(mode="json"), {key: _plain(value) for key, value in written.items() if key not in REFUSED}
     found = {name: _at(whole, key) if _taken(rest, key) or otherwise is None else otherwise for name, key, otherwise in PARAMETERS}
-    found |= {"a_preset": spec.preset, "a_name": spec.name}
+    found |= {"a_preset": spec.preset, "a_name": spec.name, NAMESPACE: namespace}
     return found | {OVERRIDES: {key: value for key, value in rest.items() if value != {}}}
 
 
@@ -132,7 +136,7 @@ def _taken(document: dict[str, Any], key: str) -> bool:
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters by the keys of the document; what says that nothing is said is left out."""
-    own = {key: values.get(name) for name, key, _ in PARAMETERS}
+    own = {key: values.get(name) for name, key, _ in (*PARAMETERS, (NAMESPACE, "namespace", ""))}
     said = {key: value for key, value in own.items() if value not in (None, "", 0)}
     return _dotted(values.get(OVERRIDES) or {}) | said
 

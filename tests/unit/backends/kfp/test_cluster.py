@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ehrmind_k8s.backends.kfp import stages
+from ehrmind_k8s.backends.kfp import logs
 from ehrmind_k8s.backends.kubernetes import logs as cluster_logs
 from tests.unit.backends.kfp import kube_server
 from tests.unit.backends.kfp.kfp_server import Kfp, now
@@ -18,7 +18,7 @@ SUBMIT = ("submit", "--task", "medcalc", "--preset", "tiny")
 @pytest.fixture
 def kube(kfp: Kfp, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube]:
     """A cluster of the kubeconfig, with KFP behind its proxy."""
-    monkeypatch.setattr(stages, "POLL_S", 0.01)
+    monkeypatch.setattr(logs, "POLL_S", 0.01)
     monkeypatch.setattr(cluster_logs, "POLL_S", 0.01)
     kube = Kube(kfp)
     with kube_server.serving(kube, tmp_path_factory.mktemp("kube")) as config:
@@ -40,6 +40,7 @@ def test_without_an_address_the_service_is_reached_through_the_api_server(kfp: K
     assert "created in experiment ehrmind of service ml-pipeline in namespace kubeflow of http://127.0.0.1" in err
     page = f"http://localhost:8080/#/runs/details/{kfp.runs[0]['run_id']}"
     assert f"{page}  (while this runs: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80)" in err
+    assert ehrmind("pipeline", "upload")[0] == 0
     assert ehrmind("status", "medcalc-tiny")[0] == 0
 
 
@@ -118,6 +119,10 @@ def test_logs_are_read_in_the_namespace_of_the_user(kfp: Kfp, kube: Kube, run: d
     kube.paths.clear()
     ehrmind("logs", "medcalc-tiny", "--namespace", "research")
     assert kube.paths[0].startswith("/apis/ehrmind.dev/v1alpha1/namespaces/research/ehrmindruns?")
+    kube.paths.clear()
+    run["runtime_config"]["parameters"]["g_namespace"] = "ward"  # what a run was started with counts over the options
+    ehrmind("logs", "medcalc-tiny")
+    assert kube.paths[0].startswith("/apis/ehrmind.dev/v1alpha1/namespaces/ward/ehrmindruns?")
 
 
 def test_an_address_and_a_kubeconfig_by_option_go_together(run: dict[str, Any], ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:

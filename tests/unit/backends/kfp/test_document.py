@@ -1,13 +1,15 @@
 """A run document as parameters, and what a second submit finds different."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ehrmind_k8s import spec
-from ehrmind_k8s.backends.kfp import document
+from ehrmind_k8s.backends.kfp import document, stage
 from ehrmind_k8s.errors import SpecError
+from tests.conftest import ROOT
 from tests.unit.backends.kfp.conftest import COMPILED
 
 
@@ -24,9 +26,10 @@ def test_a_bare_document_names_task_preset_and_run_and_leaves_the_rest_to_the_pr
         "b_data_uri": "",
         "b_store_uri": "",
         "c_model_uri": "",
-        "d_sft_mode": "always",
+        "d_sft_mode": "",
         "e_rlvr_steps": 0,
         "e_rollout_replicas": 0,
+        "g_namespace": "",
         "g_profile": "default",
         "h_overrides": {},
     }
@@ -54,9 +57,31 @@ def test_what_has_a_parameter_is_there_and_the_rest_is_nested_in_the_overrides()
         "d_sft_mode": "auto",
         "e_rlvr_steps": 50,
         "e_rollout_replicas": 2,
+        "g_namespace": "",
         "g_profile": "gpu",
         "h_overrides": {"seed": 7, "model": {"tuning": "lora"}, "data": {"labels": "recomputed"}, "rlvr": {"reward": {"correct": 2}}},
     }
+
+
+DOCUMENTS = (
+    {},
+    {"name": "demo", "store": "s3://runs", "profile": "gpu", "seed": 7},
+    {"preset": "small", "model": {"uri": "s3://m", "tuning": "full"}, "data": {"uri": "s3://d", "labels": "recomputed", "shots": None}},
+    {"preset": "paper", "recipe": "paper", "data": {"uri": "s3://d"}, "sft": {"mode": "never"}, "rlvr": {"steps": 5, "reward": {"correct": 2.0}}},
+    {"rollout": {"replicas": 2, "min_ready": 2}, "evaluate": {"policies": ["base", "sft"]}, "policy": {"retries": 0}},
+)
+
+
+@pytest.mark.parametrize("written", DOCUMENTS, ids=str)
+def test_the_first_step_makes_the_same_run_of_the_parameters(written: dict[str, Any]) -> None:
+    written = {"task": "medcalc", "preset": "tiny", **written}
+    sent = json.loads(json.dumps(parameters(**written)), parse_int=float)  # Kubeflow hands numbers over as 5.0
+    made = stage.document({name.partition("_")[2]: value for name, value in sent.items()})
+    assert spec.load(made) == spec.load(written)
+
+
+def test_the_compiled_pipeline_has_every_parameter() -> None:
+    document.fitting(document.read(ROOT / document.FILE), parameters())
 
 
 def test_a_number_that_was_written_as_text_is_a_number() -> None:
@@ -64,7 +89,7 @@ def test_a_number_that_was_written_as_text_is_a_number() -> None:
 
 
 def test_there_are_at_most_twelve_parameters_in_the_order_of_a_run() -> None:
-    names = [*(name for name, _, _ in document.PARAMETERS), document.OVERRIDES]
+    names = list(parameters())
     assert len(names) <= 12 and [name[0] for name in names] == sorted(name[0] for name in names)
 
 
@@ -103,7 +128,7 @@ def test_differences_are_in_the_words_of_the_document_and_name_no_place() -> Non
 
 def test_a_run_that_was_started_in_the_form_has_the_defaults_of_the_pipeline() -> None:
     compiled = document.read(COMPILED)
-    assert document.differences(compiled.defaults | {"a_name": "medcalc-tiny", "d_sft_mode": "always"}, parameters()) == []
+    assert document.differences(compiled.defaults | {"a_name": "medcalc-tiny"}, parameters()) == []
 
 
 def test_a_compiled_file_has_two_documents_of_which_the_api_takes_both() -> None:

@@ -1,4 +1,4 @@
-"""The stages of a pipeline's run in the cluster: objects with the run's id as a label, whose pods have the logs."""
+"""Logs of a pipeline's run: its stages are objects of the cluster with the run's id as a label, and their pods write."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ POLL_S = 2.0
 def connect(namespace: str, context: str | None, kubeconfig: str | None, run: str, page: str) -> KubernetesBackend:
     """The cluster that the stages of `run` are in. Raises SpecError saying where else its logs are."""
     try:
-        return KubernetesBackend(namespace, context, kubeconfig)
+        kubeapi.connect(kubeconfig, context)
     except SpecError as error:
-        raise SpecError(
-            f"the logs of run {run} are in the cluster, and that needs a kubeconfig: {error}; a node's Logs at {page} show them too"
-        ) from None
+        text = f"the logs of run {run} are in the cluster, and that needs a kubeconfig: {error}"
+        raise SpecError(f"{text}; the tab Logs of a node at {page} shows them too") from None
+    return KubernetesBackend(namespace, context, kubeconfig)
 
 
 def read(cluster: KubernetesBackend, run_id: str, source: str | None, ended: Callable[[], bool] | None) -> Iterator[LogLine]:
