@@ -66,6 +66,21 @@ class Settings(BaseSettings):
         None,
         description="Where a stage's first process leaves its report at its end (numbers and codes, 4 KiB at most): a pod's termination message.",
     )
+    kfp_host: str | None = Field(
+        None,
+        description="Address of Kubeflow Pipelines: its gateway (https://kubeflow.example/pipeline) or its API server (http://ml-pipeline.kubeflow:8888)."
+        " Not set: the service ml-pipeline through the API server of the kubeconfig, which KFP without users of its own allows.",
+    )
+    kfp_service_namespace: str = Field(
+        "kubeflow", description="Namespace that KFP is installed in; where KFP has no users of its own, its runs live there too."
+    )
+    kfp_token_file: Path | None = Field(None, description="File with a bearer token for EHRMIND_KFP_HOST; read for each request, as tokens rotate.")
+    kfp_cookie_file: Path | None = Field(
+        None,
+        description="File with a session cookie for EHRMIND_KFP_HOST, one line NAME=VALUE, where a gateway takes no tokens; read for each request.",
+    )
+    kfp_experiment: str = Field("ehrmind", min_length=1, description="Experiment that pipeline runs stand in; made when it is missing.")
+    kfp_service_account: str | None = Field(None, description="Service account that the pods of pipeline runs get; KFP's own choice when not set.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON lines elsewhere.")
 
 

@@ -108,7 +108,7 @@ class Backend(Protocol):
 
 
 def open(name: str, settings: "Settings", namespace: str | None = None, context: str | None = None, kubeconfig: str | None = None) -> Backend:
-    """The backend called `name`; what follows says which cluster. Raises SpecError for one that is unknown or not built yet."""
+    """The backend called `name`; what follows says which cluster. Raises SpecError for one that is unknown."""
     if name == "local":
         from ehrmind_k8s.backends.local.backend import LocalBackend
 
@@ -117,6 +117,8 @@ def open(name: str, settings: "Settings", namespace: str | None = None, context:
         from ehrmind_k8s.backends.kubernetes.backend import KubernetesBackend
 
         return KubernetesBackend(namespace, context, kubeconfig)
-    if name in BACKENDS:
-        raise SpecError(f"backend {name!r} is not built yet in this release; pass --backend local or kubernetes (or set EHRMIND_BACKEND)")
+    if name == "kfp":
+        from ehrmind_k8s.backends.kfp.backend import KfpBackend
+
+        return KfpBackend(settings, namespace, context, kubeconfig)
     raise SpecError(f"backend {name!r} is unknown; {nearest(name, BACKENDS)}")

@@ -133,9 +133,7 @@ def _settings() -> Iterator[Check]:
     from ehrmind_k8s import settings
 
     for name, value in settings.load():
-        if name == "backend" and value == "kfp":
-            yield Check(name, "warn", f"{value} (not built yet in this release)", "set EHRMIND_BACKEND=kubernetes or local")
-        elif value is not None:
+        if value is not None:
             yield Check(name, "ok", "set" if isinstance(value, SecretStr) else str(value))
 
 

@@ -16,11 +16,12 @@ import click
 
 if TYPE_CHECKING:
     from ehrmind_k8s.backends.base import Backend
+    from ehrmind_k8s.backends.kfp.backend import KfpBackend
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_STORE = "./runs"
-LOCAL, CLUSTER = "local", "kubernetes"
+LOCAL, CLUSTER, KFP = "local", "kubernetes", "kfp"
 
 store_option = click.option(
     "--store",
@@ -32,6 +33,14 @@ _PLACE = (
     click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of the cluster. [that of the context]"),
     click.option("--context", metavar="CONTEXT", help="Context of the kubeconfig. [its current one]"),
     click.option("--kubeconfig", metavar="PATH", help="Kubeconfig. [KUBECONFIG, ~/.kube/config, a pod's own account]"),
+)
+_DOCUMENT = (
+    click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="RUN.YAML", help="Run document; the options below win over it."),
+    click.option("--task", metavar="T", help="Clinical task; `ehrmind tasks` lists them."),
+    click.option("--preset", metavar="P", help="Sizes and hyperparameters: tiny, small, default, paper."),
+    click.option("--data", metavar="URI", help="Source data: s3://bucket/prefix, or here a file, folder or zip. Preset tiny does without."),
+    click.option("--name", metavar="N", help="Name of the run. [<task>-<preset>]"),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any field of the document, for example rlvr.steps=30. Repeatable."),
 )
 
 
@@ -75,6 +84,13 @@ class Place:
         return base.open(kind, settings.load(), self.namespace, self.context, self.kubeconfig)
 
 
+def document_options(command: Command) -> Command:
+    """What a run document is made of; the command receives `path`, `task`, `preset`, `data`, `name` and `overrides`."""
+    for option in reversed(_DOCUMENT):
+        command = option(command)
+    return command
+
+
 def place_options(command: Command) -> Command:
     """--store, --backend and the options of kubectl; the command receives them as `place`."""
 
@@ -101,6 +117,17 @@ def json_option(command: Command) -> Command:
 
     short = click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON for scripts.")
     return short(click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(formatted))  # type: ignore[return-value]
+
+
+def pipelines(place: Place) -> "KfpBackend":
+    """Kubeflow Pipelines as options and settings say it. Raises SpecError where an option says another backend."""
+    from ehrmind_k8s import settings
+    from ehrmind_k8s.backends.kfp.backend import KfpBackend
+    from ehrmind_k8s.errors import SpecError
+
+    if place.backend not in (None, KFP):
+        raise SpecError(f"--backend {place.backend}: a pipeline is of Kubeflow Pipelines; leave it out, or pass --backend {KFP}")
+    return KfpBackend(settings.load(), place.namespace, place.context, place.kubeconfig)
 
 
 def find(run: str, place: Place) -> tuple["Backend", str]:
@@ -142,6 +169,11 @@ def store_uri(store: str | None) -> str:
 def absolute(uri: str) -> str:
     """A path made absolute, so that a run does not depend on where the next command is typed; other URIs as they are."""
     return uri if urlsplit(uri).scheme else str(Path(uri).expanduser().absolute())
+
+
+def is_page(uri: str) -> bool:
+    """Whether a run is known by a page for people: a pipeline's, whose store is known to its pods alone."""
+    return urlsplit(uri).scheme in ("http", "https")
 
 
 def echo_json(document: Mapping[str, Any] | list[Any]) -> None:

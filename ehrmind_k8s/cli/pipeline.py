@@ -2,13 +2,24 @@
 
 import click
 
-from ehrmind_k8s.cli import compare, step
+from ehrmind_k8s.cli import compare, schedule, step, upload
 
 
 @click.group(short_help="Bring the recipe to Kubeflow Pipelines.")
 def command() -> None:
-    """Bring the recipe to Kubeflow Pipelines."""
+    """Bring the recipe to Kubeflow Pipelines.
+
+    The settings EHRMIND_KFP_* say where it is and who you are there. One run: ehrmind submit --backend kfp.
+
+    \b
+    Examples:
+      ehrmind pipeline upload
+      ehrmind pipeline schedule --task medcalc --preset tiny --every 24h
+    """
 
 
+command.add_command(upload.command, "upload")
+command.add_command(schedule.command, "schedule")
+command.add_command(schedule.schedules, "schedules")
 command.add_command(step.command, "step")
 command.add_command(compare.command, "compare")

@@ -43,8 +43,8 @@ def command(run: str, place: Place, open_page: bool, as_json: bool) -> None:
 
 
 def _uri(run: str, place: Place) -> str:
-    """Where a run is stored; of one in a cluster its status says so. Raises TryAgain before the operator has accepted it."""
-    from ehrmind_k8s.errors import TryAgain
+    """Where a run is stored; of one in a cluster its status says so. Raises TryAgain until it has a place, SpecError for a pipeline's."""
+    from ehrmind_k8s.errors import SpecError, TryAgain
 
     kind = place.kind(run)
     if kind == options.LOCAL:
@@ -52,6 +52,10 @@ def _uri(run: str, place: Place) -> str:
     status = place.open(kind).status(run)
     if not status.uri:
         raise TryAgain(f"run {run} has no store yet ({status.message or status.state})")
+    if options.is_page(status.uri):
+        raise SpecError(
+            f"the report of a pipeline's run is in its node evaluate, at {status.uri}; with the URI of the stored run: ehrmind report s3://..."
+        )
     return status.uri
 
 

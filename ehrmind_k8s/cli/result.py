@@ -7,6 +7,7 @@ import click
 
 from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.backends.base import RunStatus
+from ehrmind_k8s.cli import options
 from ehrmind_k8s.errors import EhrmindError
 from ehrmind_k8s.evaluation import summary
 
@@ -16,8 +17,11 @@ STAGE = "evaluate"
 def show(status: RunStatus) -> None:
     """Print what the run found, if it has a report, and which command comes next.
 
-    Of a run in a cluster whose store cannot be read from here: its score, and where the report is.
+    Of a run in a cluster whose store cannot be read from here: its score, and where the report is. Of a pipeline's run: its page.
     """
+    if options.is_page(status.uri):
+        click.echo(f"run {status.name}: complete\n\nreport: in the node evaluate of {status.uri}")
+        return
     try:
         found = _report(status.uri)
     except EhrmindError as error:

@@ -12,13 +12,14 @@ from ehrmind_k8s.cli.options import Place
 
 if TYPE_CHECKING:
     from ehrmind_k8s.backends.base import RunStatus
+    from ehrmind_k8s.backends.kfp.backend import KfpBackend
     from ehrmind_k8s.backends.kubernetes.backend import KubernetesBackend
 
 GONE_WAIT_S = 180  # for a trainer's last checkpoint and a server's last answers
 
 
 @click.group(invoke_without_command=True)
-@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Runs of the whole cluster.")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Runs of the whole cluster; with --backend kfp, of all experiments.")
 @options.place_options
 @options.json_option
 @click.pass_context
@@ -30,13 +31,14 @@ def command(ctx: click.Context, place: Place, everywhere: bool, as_json: bool) -
       ehrmind runs --namespace research
       ehrmind runs --all-namespaces -o json
       ehrmind runs --store s3://bucket/runs
+      ehrmind runs --backend kfp
       ehrmind runs delete medcalc-tiny
     """
     if ctx.invoked_subcommand:
         ctx.obj = place
         return
     kind = options.LOCAL if place.store and not everywhere else place.kind()
-    backend = None if kind == options.LOCAL else _cluster(place)
+    backend = None if kind == options.LOCAL else options.pipelines(place) if kind == options.KFP else _cluster(place)
     found = backend.runs(everywhere) if backend else list(_of_store(place.store))
     if as_json:
         options.echo_json([asdict(s) for s in found])
@@ -71,6 +73,9 @@ def delete(ctx: click.Context, run: str, place: Place, store_too: bool, yes: boo
     kind = place.kind(run)
     if kind == options.LOCAL:
         _stored(options.locate(run, place.store), yes)
+        return
+    if kind == options.KFP:
+        _of_pipeline(options.pipelines(place), run, store_too, yes)
         return
     backend = _cluster(place)
     status = backend.status(run)
@@ -109,7 +114,26 @@ def _stored(uri: str, yes: bool) -> None:
     click.echo(f"deleted {uri} ({count} objects)")
 
 
-def _where(backend: "KubernetesBackend", everywhere: bool) -> str:
+def _of_pipeline(backend: "KfpBackend", run: str, store_too: bool, yes: bool) -> None:
+    """Delete a pipeline's run."""
+    from ehrmind_k8s.errors import SpecError
+
+    if store_too:
+        raise SpecError(
+            "--store-too: where a pipeline's run is stored is known to its pods alone; delete it by its URI: ehrmind runs delete s3://..."
+        )
+    status = backend.status(run)
+    if not yes:
+        click.confirm(f"delete run {run} ({status.uri}) for good?", abort=True)
+    backend.delete(status.uid)
+    click.echo(f"deleted run {run}; what it stored stays")
+
+
+def _where(backend: "KubernetesBackend | KfpBackend", everywhere: bool) -> str:
+    from ehrmind_k8s.backends.kubernetes.backend import KubernetesBackend
+
+    if not isinstance(backend, KubernetesBackend):
+        return f"{'any experiment' if everywhere else f'experiment {backend.settings.kfp_experiment}'} of {backend.api.host}"
     return f"{'any namespace' if everywhere else f'namespace {backend.namespace}'} of {backend.client.host}"
 
 

@@ -26,6 +26,7 @@ def command(run: str, place: Place, as_json: bool) -> None:
       ehrmind status medcalc-tiny
       ehrmind status medcalc-tiny --namespace research -o json
       ehrmind status s3://bucket/runs/medcalc-tiny
+      ehrmind status medcalc-tiny --backend kfp
     """
     backend, found = options.find(run, place)
     status = backend.status(found)

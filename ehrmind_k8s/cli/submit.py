@@ -11,12 +11,7 @@ from ehrmind_k8s.cli.options import Place
 
 
 @click.command()
-@click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="RUN.YAML", help="Run document; the options below win over it.")
-@click.option("--task", metavar="T", help="Clinical task; `ehrmind tasks` lists them.")
-@click.option("--preset", metavar="P", help="Sizes and hyperparameters: tiny, small, default, paper.")
-@click.option("--data", metavar="URI", help="Source data: s3://bucket/prefix, or here a file, folder or zip. Preset tiny does without.")
-@click.option("--name", metavar="N", help="Name of the run. [<task>-<preset>]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any field of the document, for example rlvr.steps=30. Repeatable.")
+@options.document_options
 @click.option("--follow", is_flag=True, help="Stay until the run ends and say what happens. The local backend always does.")
 @options.place_options
 def command(
@@ -40,6 +35,7 @@ def command(
       ehrmind submit -f run.yaml --set rlvr.steps=50
       ehrmind submit --task medcalc --backend local --preset tiny
       ehrmind submit --task medcalc --backend local --preset tiny --data medcalc/v1.0 --store s3://bucket/runs
+      ehrmind submit --task medcalc --backend kfp --preset tiny --follow
     """
     from ehrmind_k8s import settings
     from ehrmind_k8s.cli import document
@@ -76,6 +72,7 @@ def _cluster(written: Mapping[str, Any], kind: str, place: Place, follow: bool) 
     backend = place.open(kind)
     run = backend.submit(spec, written)
     named = run.name + (f" -n {run.namespace}" if place.namespace else "")
+    named += f" --backend {kind}" if place.backend and kind != options.CLUSTER else ""
     if run.state == "succeeded":
         result.show(run)
         return 0

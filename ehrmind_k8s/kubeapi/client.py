@@ -141,27 +141,36 @@ class Client:
         self, verb: str, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str, read_timeout_s: float
     ) -> urllib3.BaseHTTPResponse:
         """The answer to one call, its body not read yet. Raises the error of any answer but 2xx."""
+        response = self.send(verb, method, path, query, None if body is None else json.dumps(body).encode(), content_type, read_timeout_s)
+        if 200 <= response.status < 300:
+            return response
+        try:
+            text = response.data
+        except SILENCES as error:
+            raise self._silent(error, method, path) from None
+        raise from_response(response.status, text, response.headers.get("retry-after"))
+
+    def send(
+        self, verb: str, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str, read_timeout_s: float
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to one call whatever its status, its body not read yet: of a service behind the server's proxy, whose errors are its own."""
         sent = {k: v for k, v in query.items() if v}
         try:
-            headers = self._headers(content_type if body is not None else "")
             response = self._pool.request(
                 method,
                 self.host + path + ("?" + urlencode(sent) if sent else ""),
-                body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
+                body=body,
+                headers=self._headers(content_type if body is not None else ""),
                 timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, read_timeout_s), read=read_timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,
             )
-            text = b"" if 200 <= response.status < 300 else response.data
         except SILENCES as error:
             self.told(verb, "-")
             raise self._silent(error, method, path) from None
         self.told(verb, str(response.status))
-        if 200 <= response.status < 300:
-            return response
-        raise from_response(response.status, text, response.headers.get("retry-after"))
+        return response
 
     def _headers(self, content_type: str) -> dict[str, str]:
         headers = {"accept": "application/json, */*", "user-agent": self.agent} | ({"content-type": content_type} if content_type else {})

@@ -13,6 +13,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm
 LIGHT = (
     *("artifacts", "errors", "examples", "logs", "plan", "progress", "records", "settings", "spec", "tokenization"),
     *("backends.base", "backends.local.backend", "cli", "evaluation", "evaluation.report", "rollout.base", "rollout.pool", "rollout.weights"),
+    *("backends.kfp.backend", "backends.kfp.pipelines"),
     *("controller.records", "crd", "kubeapi", "profile"),
     *("stages", "stages.evaluate", "stages.prepare", "statistics", "storage", "storage.local", "storage.s3", "tasks.registry", "tasks.medcalc"),
 )
