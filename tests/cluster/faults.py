@@ -376,7 +376,7 @@ def _suspend(run: Observer) -> tuple[float, float, str]:
     active = lambda: [p for p in run.pods() if p["status"]["phase"] not in ("Succeeded", "Failed")]  # noqa: E731
     run.until("end of all pods", lambda: not active(), timeout_s=180)
     gone = time.time()
-    seen = run.says("^Suspended at RLVR step", began)
+    seen = run.says("^Suspended at RLVR", began)
     assert run.last.status["state"] == "suspended"
     assert not run.cluster.items("deployment", namespace=run.namespace)
     return began, gone, seen.message
