@@ -91,6 +91,10 @@ def test_nobody_may_read_secrets_logs_or_enter_pods_and_nothing_is_granted_by_wi
         ("profiles.default.resources.train.limits.memory=1Gi", "train"),
         ("profiles.default.scratch=20Gb", "scratch"),
         ("profiles.default=null", "profiles"),
+        ("profiles.A100_x2.store=s3://b/{namespace}", "A100_x2"),  # no run could name it
+        ("env.EHRMIND_LOG_FORMAT=text", "EHRMIND_LOG_FORMAT"),  # it would stand there twice
+        ("podLabels.app\\.kubernetes\\.io/instance=x", "app.kubernetes.io/instance"),  # the selector would match nothing
+        ("serviceAccount.name=Foo_Bar", "name"),
     ],
 )
 def test_a_typo_in_the_values_is_refused_by_name(setting: str, complaint: str) -> None:
