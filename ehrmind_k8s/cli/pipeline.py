@@ -2,7 +2,7 @@
 
 import click
 
-from ehrmind_k8s.cli import compare, schedule, step, upload
+from ehrmind_k8s.cli import compare, compile, schedule, step, upload
 
 
 @click.group(short_help="Bring the recipe to Kubeflow Pipelines.")
@@ -18,6 +18,7 @@ def command() -> None:
     """
 
 
+command.add_command(compile.command, "compile")
 command.add_command(upload.command, "upload")
 command.add_command(schedule.command, "schedule")
 command.add_command(schedule.schedules, "schedules")

@@ -6,6 +6,8 @@ The letters keep the order of a run in KFP's form, which sorts by name. What has
 Step `prepare` makes the document of them again (stage.py).
 """
 
+import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ import yaml
 
 import ehrmind_k8s
 from ehrmind_k8s.errors import SpecError
-from ehrmind_k8s.spec import STAGES, RunSpec
+from ehrmind_k8s.spec import PRESETS, STAGES, RunSpec
 
 FILE = "pipelines/ehrmind.yaml"
 _PACKAGE = Path(ehrmind_k8s.__file__).parent
@@ -34,6 +36,9 @@ PARAMETERS: tuple[tuple[str, str, Any], ...] = (
     ("e_rollout_replicas", "rollout.replicas", 0),
     ("g_profile", "profile", "default"),
 )
+# What a parameter may say, where it is one of a few. Tasks are not: an image may have more installed.
+VALUES: dict[str, tuple[str, ...]] = {"a_preset": PRESETS, "d_sft_mode": ("", "auto", "always", "never")}
+IMAGE = re.compile(r"[a-z0-9][-._a-z0-9]*(:[0-9]+)?(/[-._a-z0-9]+)*(:[A-Za-z0-9_][-._A-Za-z0-9]*|@sha256:[0-9a-f]{64})")
 # Where things of the hospital are: a difference says that they differ, not what they are.
 PRIVATE = ("data.uri", "store", "model.uri", "sft.traces_file", "sft.teacher.url")
 # What makes sense for one object of a cluster alone, unless it says no more than the default.
@@ -107,6 +112,25 @@ def compiled() -> Compiled:
     if path := next((path for path in PLACES if path.is_file()), None):
         return read(path)
     raise SpecError(f"{FILE} is not there; in a checkout run: make pipelines")
+
+
+def adapted(found: Compiled, image: str | None, lists: bool) -> bytes:
+    """A compiled pipeline with another image of its nodes, and with the values that its parameters may have. Raises SpecError for an image as such.
+
+    Backends from 2.16 on check such values, and the form shows them as lists from 2.17 on; older ones refuse the key.
+    """
+    if image and (image.endswith(":latest") or not IMAGE.fullmatch(image)):
+        raise SpecError(
+            f"--image {image!r}: expected an image with a version tag or a digest, such as registry.example/ehrmind:{ehrmind_k8s.__version__}"
+        )
+    pipeline, platform = copy.deepcopy(dict(found.pipeline)), found.platform
+    for executor in pipeline["deploymentSpec"]["executors"].values() if image else ():
+        executor["container"]["image"] = image
+    declared = ((pipeline["root"].get("inputDefinitions") or {}).get("parameters")) or {}
+    for name, values in VALUES.items() if lists else ():
+        if name in declared:
+            declared[name]["literals"] = list(values)
+    return yaml.safe_dump_all([d for d in (pipeline, platform) if d], sort_keys=False, allow_unicode=True, width=150).encode()
 
 
 def read(path: Path) -> Compiled:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import ehrmind_k8s
 from ehrmind_k8s import spec
 from ehrmind_k8s.backends.kfp import document, stage
 from ehrmind_k8s.errors import SpecError
@@ -162,3 +164,28 @@ def test_a_pipeline_of_another_version_is_not_run_with_parameters_it_does_not_ha
     compiled = document.read(COMPILED)
     with pytest.raises(SpecError, match="no parameter i_new: it was compiled by another version"):
         document.fitting(compiled, {"i_new": 1})
+
+
+def test_the_file_for_a_registry_differs_in_its_image_and_in_nothing_else() -> None:
+    found = document.compiled()
+    text = document.adapted(found, "registry.example:5000/team/ehrmind:0.1.0", lists=False)
+    pipeline, platform = yaml.safe_load_all(text)
+    images = {e["container"].pop("image") for e in pipeline["deploymentSpec"]["executors"].values()}
+    assert images == {"registry.example:5000/team/ehrmind:0.1.0"}
+    same, _ = yaml.safe_load_all(document.adapted(found, None, lists=False))
+    assert {e["container"].pop("image") for e in same["deploymentSpec"]["executors"].values()} == {f"ehrmind:{ehrmind_k8s.__version__}"}
+    assert (pipeline, platform) == (same, found.platform)
+
+
+def test_lists_are_what_the_document_takes() -> None:
+    pipeline, _ = yaml.safe_load_all(document.adapted(document.compiled(), None, lists=True))
+    declared = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert declared["a_preset"]["literals"] == list(spec.PRESETS)
+    for mode in declared["d_sft_mode"]["literals"]:
+        spec.load(stage.document({"task": "medcalc", "preset": "tiny", "sft_mode": mode}))
+
+
+@pytest.mark.parametrize("image", ["ehrmind", "ehrmind:latest", "UPPER/ehrmind:1", "ehrmind:1 x", "ehrmind@sha256:12"])
+def test_an_image_without_a_version_is_refused(image: str) -> None:
+    with pytest.raises(SpecError, match="expected an image with a version tag or a digest"):
+        document.adapted(document.compiled(), image, lists=False)
