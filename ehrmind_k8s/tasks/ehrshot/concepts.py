@@ -15,6 +15,7 @@ from ehrmind_k8s.tasks.ehrshot import columns
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".parquet")
 BATCH_ROWS = 200_000
 BLOCK_BYTES = 4 << 20
+EXACT_FLOATS = 1 << 53  # up to here every whole number has a float of its own
 # Concepts that everything else here hangs on, for sources without CONCEPT (OHDSI Athena, standard concepts of Gender and Visit).
 STANDARD: Mapping[int, str] = {8507: "Gender/M", 8532: "Gender/F", 9201: "Visit/IP", 9202: "Visit/OP", 9203: "Visit/ER", 262: "Visit/ERIP"}
 
@@ -111,11 +112,25 @@ def integers(column: pa.Array | None, name: str, field: str, missing: int | None
     if column.null_count and missing is None:
         raise DataError(f"{name}: column {field} is empty in {column.null_count} rows of a part")
     try:
-        whole = column.cast(pa.float64()).cast(pa.int64()) if pa.types.is_string(column.type) else column.cast(pa.int64())
+        whole = _whole(column)
     except pa.ArrowInvalid:
         raise DataError(f"{name}: column {field} holds something else than whole numbers") from None
     found: np.ndarray = pc.fill_null(whole, missing or 0).to_numpy(zero_copy_only=False)
     return found
+
+
+def _whole(column: pa.Array) -> pa.Array:
+    """A column as int64. Ids are exact: beside digits only the form of a float is read (`7.0`, `1e3`), and that no further than floats count."""
+    if pa.types.is_string(column.type):
+        text = pc.utf8_trim_whitespace(column)
+        text = pc.replace_substring_regex(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), r"^([-+]?[0-9]+)\.0*$", r"\1")
+        try:
+            return text.cast(pa.int64())
+        except pa.ArrowInvalid:
+            column = text.cast(pa.float64())
+    if pa.types.is_floating(column.type) and pc.any(pc.greater(pc.abs(column), float(EXACT_FLOATS))).as_py():
+        raise pa.ArrowInvalid("a float of this size stands for several numbers")
+    return column.cast(pa.int64())
 
 
 def files(source: Path, table: str) -> list[Path]:

@@ -328,6 +328,34 @@ def test_an_omop_value_that_cannot_be_read_is_refused_with_its_column_and_withou
     assert "MEASUREMENT.csv" in str(error.value) and SECRET not in str(error.value)
 
 
+def omop_source(folder: Path, **tables: list[Row]) -> Path:
+    """Tables of hand-written rows, the header first."""
+    for name, table in tables.items():
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(table)
+    return folder
+
+
+PEOPLE = ("person_id", "gender_concept_id", "year_of_birth", "month_of_birth", "day_of_birth")
+RESULTS = ("person_id", "measurement_concept_id", "measurement_date", "value_as_number")
+
+
+@pytest.mark.parametrize("form", ["{}", " {} ", "{}.0"])
+def test_ids_that_a_float_cannot_tell_apart_stay_two_subjects(form: str, tmp_path: Path) -> None:
+    ids = (2**53, 2**53 + 1, 7)
+    people = [(form.format(i), 8507, 1950, 1, 1) for i in ids]
+    results = [(form.format(i), 3000963, "2010-05-01", n) for n, i in enumerate(ids)]
+    with opened(omop_source(tmp_path, person=[PEOPLE, *people], measurement=[RESULTS, *results])) as found:
+        assert {t.subject: t.value[~np.isnat(t.time)][-1] for t in found.timelines(None)} == dict(zip(ids, (0.0, 1.0, 2.0), strict=True))
+
+
+@pytest.mark.parametrize("id_", [f"{2**53 + 2}e0", "7.5", "7.0.0", f"{2**63}"])
+def test_an_id_that_stands_for_no_one_number_is_refused(id_: str, tmp_path: Path) -> None:
+    source = omop_source(tmp_path, person=[PEOPLE, (id_, 8507, 1950, 1, 1)])
+    with pytest.raises(DataError, match=r"person\.csv: column person_id holds something else than whole numbers"), opened(source):
+        pass
+
+
 def test_events_of_somebody_who_is_not_in_person_are_kept_and_counted(tmp_path: Path) -> None:
     path = twin(tmp_path, "omop") / "PERSON.csv"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
