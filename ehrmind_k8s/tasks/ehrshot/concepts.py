@@ -73,10 +73,13 @@ class Concepts:
 
 def batches(path: Path, wanted: Sequence[str] | None) -> Iterator[dict[str, pa.Array]]:
     """Columns (all, or `wanted`) by lower-case name, batch by batch; those of CSV are texts. Raises DataError."""
-    names = {n.lower(): n for n in column_names(path)}
+    header = column_names(path)
+    names = {n.lower(): n for n in header}
     chosen = [names[w] for w in wanted if w in names] if wanted is not None else list(names.values())
     if not chosen:
         return
+    if twice := [n for n in chosen if sum(n.lower() == other.lower() for other in header) > 1 and n]:
+        raise DataError(f"{path.name}: two columns are called {twice[0]}; keep one of them")
     lower = {name: low for low, name in names.items()}
     try:
         if path.suffix == ".parquet":
@@ -86,12 +89,12 @@ def batches(path: Path, wanted: Sequence[str] | None) -> Iterator[dict[str, pa.A
         delimiter = _delimiter(path)
         parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False if delimiter == "\t" else '"', newlines_in_values=delimiter == ",")
         convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(chosen, pa.string()), include_columns=chosen, strings_can_be_null=True)
-        read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
+        read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, column_names=header, skip_rows=1)
         with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
             for batch in reader:
                 yield {lower[n]: batch[n] for n in batch.schema.names}
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name}: {columns.problem(str(error), list(names.values()), {})}") from None
+        raise DataError(f"{path.name}: {columns.problem(str(error), header, {})}") from None
 
 
 def column_names(path: Path) -> list[str]:

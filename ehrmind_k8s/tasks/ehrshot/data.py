@@ -22,7 +22,7 @@ from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.base import Count, TaskData
-from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, splits, subtasks, terms
 from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
@@ -53,20 +53,33 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         records = readers.open(source, work)
         vocabulary = _vocabulary(source, records, chosen)
         given = _given(files, chosen, records, vocabulary, data)
-        found = cohort.build(chosen, given, records.splits, cohort.shot_files(source), data, seed)
+        found = cohort.build(chosen, given, records.splits.of, cohort.shot_files(source), data, seed)
         traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
         inputs = dict(records.inputs) | _inputs(source, files, chosen, data.shots is not None)
     except BaseException:
         rmtree(work, ignore_errors=True)
         raise
-    audit = {"layout": records.layout, "labels_from": "files" if files else "events", **dict(records.report), **found.audit}
+    audit: dict[str, Any] = {
+        "layout": records.layout,
+        "labels_from": "files" if files else "events",
+        "split_from": _split_from(source, records, data),
+    }
+    audit |= {**records.report, **found.audit}
     if codes := {s.name: vocabulary.source(s.name) for s in chosen if s.name in outcomes.ROOTS}:
         audit["outcome_codes"] = codes
+    if records.splits.warnings:
+        audit["warnings"] = [*audit.get("warnings", ()), *records.splits.warnings]
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
     walk = _Walk(found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
+
+
+def _split_from(source: Path, records: readers.Source, data: DataSpec) -> str:
+    """The file that decides the splits, or that lots do."""
+    file = records.splits.file
+    return splits.BY_LOT if file is None or data.split == cohort.BY_SUBJECT else file.relative_to(source).as_posix()
 
 
 def _check_settings(data: DataSpec) -> None:

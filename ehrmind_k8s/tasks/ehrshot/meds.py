@@ -4,7 +4,6 @@ EHRSHOT has been released so twice: one file with `omop_table` and no visits, an
 a time is a static fact.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ehrmind_k8s.errors import DataError, nearest
+from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
 
 NEEDED = ("subject_id", "time", "code")
 WANTED = (*NEEDED, "numeric_value", "text_value", "unit", "visit_id", "end", "omop_table", "table")
-SPLIT_COLUMNS = (("subject_id", "split"), ("subject_id", "split_name"))
 BATCH_ROWS = 200_000
 
 
@@ -46,20 +44,6 @@ def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events
                 yield _events(name, batch, warnings)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{name}: not a whole parquet file ({type(error).__name__}); copy it again") from None
-
-
-def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
-    """Split of each subject: metadata/subject_splits.parquet, or a CSV with subject_id and split (femr's has split_name)."""
-    for path in sorted(p for p in source.rglob("*split*") if p.suffix in (".parquet", ".csv")) if source.is_dir() else ():
-        pairs = _pairs(path)
-        if pairs is None:
-            continue
-        found: dict[int, str] = {}
-        for subject, split in pairs:
-            if found.setdefault(subject, split) != split:
-                raise DataError(f"{path.name}: a subject is in two splits, {found[subject]} and {split}")
-        return found, path
-    return None, None
 
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
@@ -119,20 +103,3 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
         pc.fill_null(visit, -1).to_numpy(zero_copy_only=False),
         columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"]),
     )
-
-
-def _pairs(path: Path) -> list[tuple[int, str]] | None:
-    """Subject and split of each row; None for a file that has other columns."""
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        names = next((pair for pair in SPLIT_COLUMNS if set(pair) <= set(table.column_names)), None)
-        return None if names is None else list(zip(table[names[0]].to_pylist(), table[names[1]].to_pylist(), strict=True))
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        names = next((pair for pair in SPLIT_COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
-        if names is None:
-            return None
-        try:
-            return [(int(row[names[0]]), row[names[1]]) for row in reader]
-        except (TypeError, ValueError):
-            raise DataError(f"{path.name}: column {names[0]} is not a whole number in line {reader.line_num}; {nearest(names[0], names)}") from None

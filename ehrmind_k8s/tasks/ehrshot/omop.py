@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns, concepts, original
+from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
 from ehrmind_k8s.tasks.ehrshot.concepts import Concepts
 from ehrmind_k8s.tasks.ehrshot.timeline import NAT, TABLES
@@ -73,11 +73,6 @@ def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events
         for batch in concepts.batches(path, None):
             made = _people(batch, vocabulary, name) if table == PERSON else [_events(batch, table, vocabulary, name, warnings)]
             yield from made
-
-
-def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
-    """OMOP has no splits; EHRSHOT's own file may lie beside the tables."""
-    return original.splits(source)
 
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:

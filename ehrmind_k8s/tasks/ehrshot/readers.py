@@ -19,8 +19,9 @@ import numpy as np
 
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks import sources
-from ehrmind_k8s.tasks.ehrshot import meds, omop, original
+from ehrmind_k8s.tasks.ehrshot import meds, omop, original, splits
 from ehrmind_k8s.tasks.ehrshot.buckets import BUCKET_ROWS, MOST_BUCKETS, Buckets
+from ehrmind_k8s.tasks.ehrshot.splits import Splits
 from ehrmind_k8s.tasks.ehrshot.timeline import Names, Timeline
 
 EHRSHOT, EHRSHOT_MEDS, MEDS, OMOP = "ehrshot", "ehrshot_meds", "meds", "omop"
@@ -32,11 +33,11 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was read once. `splits` are the subjects' splits in its own words, None where it has none."""
+    """A source that was read once, and the splits that it gives its subjects."""
 
     layout: str
     inputs: Mapping[str, str]
-    splits: Mapping[int, str] | None
+    splits: Splits
     names: Names
     report: Mapping[str, Any]
     _buckets: Buckets
@@ -60,7 +61,7 @@ def open(source: Path, work: Path) -> Source:
     finally:
         buckets.close()
     described, told = reader.described(source, files, frozenset(buckets.codes.texts))
-    splits, split_file = reader.splits(source)
+    given = splits.find(source)
     names = buckets.names(described)
     report = {
         "subjects": {"all": len(buckets.subjects), "without_birth": len(np.setdiff1d(buckets.subjects, buckets.born))},
@@ -69,9 +70,9 @@ def open(source: Path, work: Path) -> Source:
         "codes": {"distinct": len(names.codes), "described": sum(code in described for code in names.codes)},
         "reading": {"events_known_at_the_end_of_their_day": buckets.dated, **{what: n for what, n in sorted(warnings.items()) if n}},
     }
-    read = sorted({*files.values(), *told, *([split_file] if split_file else [])})
+    read = sorted({*files.values(), *told, *([given.file] if given.file else [])})
     inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in read}
-    return Source(layout, inputs, splits, names, report, buckets)
+    return Source(layout, inputs, given, names, report, buckets)
 
 
 def _layout(source: Path) -> tuple[str, Mapping[str, Path]]:

@@ -120,7 +120,7 @@ def test_many_buckets_give_the_same_timelines_as_one(tmp_path: Path, monkeypatch
 def test_splits_are_those_of_the_source(layout: str, tmp_path: Path) -> None:
     words = {"ehrshot": {}, "meds": {"val": "tuning", "test": "held_out"}, "meds_shards": {"val": "tuning", "test": "held_out"}}[layout]
     with opened(twin(tmp_path, layout)) as found:
-        assert found.splits == {p.subject: words.get(p.split, p.split) for p in drawn()}
+        assert found.splits.of == {p.subject: words.get(p.split, p.split) for p in drawn()}
 
 
 @pytest.mark.parametrize("layout", synthetic.LAYOUTS)
@@ -382,4 +382,4 @@ def test_the_200_subjects_of_femr_have_the_events_of_their_source_page() -> None
         assert found.layout == readers.MEDS
         assert found.report["subjects"] == {"all": 200, "without_birth": 0}
         assert sum(found.report["events"].values()) == 2589
-        assert found.splits is not None and len(found.splits) == 200
+        assert found.splits.of is not None and len(found.splits.of) == 200
