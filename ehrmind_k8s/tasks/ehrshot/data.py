@@ -130,7 +130,7 @@ def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
 def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask], shots: bool) -> dict[str, str]:
     """Files of labels, samples, traces, descriptions and the hierarchy -> SHA-256."""
     used = [files[name] for name in sorted({s.folder for s in chosen} & set(files))]
-    paths = [f for path in used for f in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    paths = [file for path in used for file in labels.shards(path)]
     if source.is_dir():
         paths += [p for name in (labels.TRACES_NAME, DESCRIPTIONS) for p in sorted(source.rglob(name))]
         paths += concepts.files(source, "concept_ancestor")

@@ -1,7 +1,8 @@
 """Labels from files: the benchmark's CSV, MEDS label parquet, its few-shot samples, and a teacher's traces.
 
     benchmark/<subtask>/labeled_patients.csv    patient_id, prediction_time, value, label_type     (read by name: femr's writer swaps columns)
-    labels/<subtask>/*.parquet                  subject_id, prediction_time, boolean_value or integer_value
+    labels/<subtask>/*.parquet                  subject_id, prediction_time, boolean_value or integer_value; also in folders below, as MEDS-DEV's
+                                                labels/<subtask>/train/0.parquet
     labels/<subtask>.parquet, <subtask>.parquet beside the data: the same
     benchmark/<subtask>/all_shots_data.json     which labels a k-shot sample has
     traces.jsonl                                {"subject", "prediction_time", "subtask", "text"}: a completion to learn
@@ -23,6 +24,7 @@ import pyarrow.parquet
 
 from ehrmind_k8s.errors import DataError, nearest
 from ehrmind_k8s.records import Split
+from ehrmind_k8s.tasks.ehrshot import columns
 from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
 
 CSV_NAME = "labeled_patients.csv"
@@ -60,8 +62,14 @@ def find(source: Path) -> dict[str, Path]:
     for path in sorted(p for p in source.rglob("*.parquet") if _is_labels(p)):
         parts = path.relative_to(source).parts
         below = parts[parts.index("labels") + 1 :] if "labels" in parts[:-1] else parts[-1:]
-        _add(found, below[0].removesuffix(".parquet"), path.parent if len(below) > 1 else path, source)
+        shared = path.parents[len(below) - 2] if len(below) > 1 else path
+        _add(found, below[0].removesuffix(".parquet"), shared, source)
     return found
+
+
+def shards(path: Path) -> list[Path]:
+    """The files of a subtask's labels: itself, or every parquet below its folder."""
+    return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
 
 
 def read(path: Path, subtask: Subtask) -> Labels:
@@ -98,25 +106,25 @@ def shots(path: Path, subtask: Subtask, finding: str | None, k: int, replicate: 
 
     A class with fewer than k labels was drawn with repetition there; each label counts once here.
     """
-    try:
+    try:  # nothing of the file is told but its type of fault: an id that is no number may still be a patient's
         samples = json.loads(path.read_text(encoding="utf-8"))[finding or subtask.folder]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{_name(path)}: not the benchmark's few-shot samples ({type(error).__name__}: {finding or subtask.folder})") from None
-    if str(k) not in samples:
-        sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
-        raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes}")
-    replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
-    sample = replicates[replicate % len(replicates)]
-    words: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "val"))
-    found: dict[Split, set[tuple[int, int]]] = {}
-    for split, word in words:
-        try:
-            subjects, times = sample[f"patient_ids_{word}_k"], sample[f"label_times_{word}_k"]
-        except (KeyError, TypeError):
-            raise DataError(f"{_name(path)}: a sample of {k} lacks patient_ids_{word}_k or label_times_{word}_k") from None
-        at = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
-        found[split] = set(zip(map(int, subjects), minutes(at), strict=True))
-    return found
+        if str(k) not in samples:
+            sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
+            raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes or 'none'}")
+        replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
+        sample = replicates[replicate % len(replicates)]
+        words: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "val"))
+        return {split: _sample(sample, word, path) for split, word in words}
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, pa.ArrowException) as error:
+        kind, what = type(error).__name__, finding or subtask.folder
+        raise DataError(f"{_name(path)}: not the benchmark's few-shot samples of {what}, {k} per class ({kind})") from None
+
+
+def _sample(sample: Mapping[str, Any], word: str, path: Path) -> set[tuple[int, int]]:
+    """(subject, minute) of the labels that a sample has in one split. Raises as its form is wrong."""
+    subjects, times = (sample[f"{name}_{word}_k"] for name in ("patient_ids", "label_times"))
+    at = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
+    return set(zip(map(int, subjects), minutes(at), strict=True))
 
 
 def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
@@ -138,7 +146,7 @@ def minutes(time: np.ndarray) -> list[int]:
 
 
 def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
-    with path.open(encoding="utf-8") as lines:
+    with columns.readable(path, _name(path)), path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -204,27 +212,29 @@ def _integer(text: str, boolean: bool) -> int | None:
 
 
 def _read_parquet(path: Path) -> Labels:
-    files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
-    return joined([_read_parquet_file(file) for file in files])
+    return joined([_read_parquet_file(file) for file in shards(path)])
 
 
 def _read_parquet_file(path: Path) -> Labels:
-    table = pyarrow.parquet.read_table(path)
+    with columns.readable(path, _name(path)):
+        table = pyarrow.parquet.read_table(path)
+    if not len(table):
+        return joined([])
     column = next((c for c in VALUE_COLUMNS if c in table.column_names and table[c].null_count < len(table)), None)
-    if column is None and len(table):
+    if column is None:
         has = ", ".join(c for c in table.column_names if c.endswith("_value")) or "none"
         raise DataError(f"{_name(path)}: no values in boolean_value or integer_value (columns of values: {has}); the questions here are yes or no")
-    columns = ("subject_id", "prediction_time", column or VALUE_COLUMNS[0])
-    _has_columns(path, table.column_names, columns)
-    _no_nulls(path, table, columns)
+    needed = ("subject_id", "prediction_time", column)
+    _has_columns(path, table.column_names, needed)
+    _no_nulls(path, table, needed)
     time = table["prediction_time"]
     if not pa.types.is_timestamp(time.type) or time.type.tz is not None:
         raise DataError(f"{_name(path)}: prediction_time is {time.type}, expected a timestamp without a time zone, as the record's times are")
-    for name, kind in (("subject_id", pa.types.is_integer), (columns[2], _is_integer_or_boolean)):
+    for name, kind in (("subject_id", pa.types.is_integer), (column, _is_integer_or_boolean)):
         if not kind(table[name].type):
             raise DataError(f"{_name(path)}: column {name} is {table[name].type}, expected whole numbers")
-    value = table[columns[2]].cast(pa.int64()).to_numpy()
-    return Labels(table["subject_id"].cast(pa.int64()).to_numpy(), time.to_numpy().astype("datetime64[m]").astype("datetime64[s]"), value)
+    subject, value = (columns.whole(table[name].combine_chunks(), _name(path), name) for name in ("subject_id", column))
+    return Labels(subject, time.to_numpy().astype("datetime64[m]").astype("datetime64[s]"), value)
 
 
 def _is_integer_or_boolean(kind: pa.DataType) -> bool:

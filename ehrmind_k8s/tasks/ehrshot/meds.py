@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError
@@ -19,7 +18,6 @@ from ehrmind_k8s.tasks.ehrshot.buckets import Events
 
 NEEDED = ("subject_id", "time", "code")
 WANTED = (*NEEDED, "numeric_value", "text_value", "unit", "visit_id", "end", "omop_table", "table")
-BATCH_ROWS = 200_000
 
 
 def find(source: Path) -> dict[str, Path]:
@@ -30,20 +28,18 @@ def find(source: Path) -> dict[str, Path]:
 
 def rows(files: Mapping[str, Path]) -> int:
     """How many events there are."""
-    return sum(pq.ParquetFile(p).metadata.num_rows for p in files.values())
+    return sum(map(concepts.row_count, files.values()))
 
 
 def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events]:
     """All events. Raises DataError naming file and column."""
     for name, path in files.items():
-        file = pq.ParquetFile(path)
-        chosen = [column for column in WANTED if column in file.schema_arrow.names]
-        _check(name, file.schema_arrow)
-        try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
-                yield _events(name, batch, warnings)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{name}: not a whole parquet file ({type(error).__name__}); copy it again") from None
+        with columns.readable(path, name):
+            schema = pq.read_schema(path)
+        _check(name, schema)
+        _check_more(name, schema)
+        for batch in concepts.parquet_batches(path, [column for column in WANTED if column in schema.names], name):
+            yield _events(name, _plain(name, batch), warnings)
 
 
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
@@ -51,18 +47,15 @@ def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) ->
     found, read = concepts.described(source, codes)
     for path in sorted(source.rglob("codes.parquet")) if source.is_dir() else ():
         if {"code", "description"} <= _names(path):
-            table = pq.read_table(path, columns=["code", "description"])
-            told = zip(table["code"].to_pylist(), table["description"].to_pylist(), strict=True)
-            found |= {code: text.strip() for code, text in told if code in codes and text and text.strip()}
+            for batch in concepts.batches(path, ("code", "description")):
+                told = zip(*(concepts.texts(batch, name, path.name).to_pylist() for name in ("code", "description")), strict=True)
+                found |= {code: text for code, text in told if code in codes and text}
             read.append(path)
     return found, read
 
 
 def _names(path: Path) -> set[str]:
-    try:
-        return set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
-        raise DataError(f"{path.name}: not a whole parquet file; copy it again") from None
+    return set(concepts.column_names(path))
 
 
 def _check(name: str, schema: pa.Schema) -> None:
@@ -77,9 +70,29 @@ def _check(name: str, schema: pa.Schema) -> None:
             raise DataError(f"{name}: column time has the zone {kind.tz}; expected local times without one, as labels have them")
 
 
+def _check_more(name: str, schema: pa.Schema) -> None:
+    """Types of the columns that a source may have beside those."""
+    numbers = (lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind), "numbers")
+    texts = (_is_text, "texts")
+    expected = {"numeric_value": numbers, "end": (pa.types.is_timestamp, "timestamps")}
+    expected |= dict.fromkeys(("text_value", "unit", "omop_table", "table"), texts)
+    for column, (fits, words) in expected.items():
+        if column in schema.names and not (fits(kind := schema.field(column).type) or pa.types.is_null(kind)):
+            raise DataError(f"{name}: column {column} is {kind}, expected {words}")
+
+
+def _plain(name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its texts as such. Raises DataError for bytes that are none."""
+    made = [columns.plain(batch[column]) for column in batch.schema.names]
+    for column, array in zip(batch.schema.names, made, strict=True):
+        if pa.types.is_binary(array.type):
+            raise DataError(f"{name}: column {column} holds bytes that are not UTF-8 text")
+    return pa.RecordBatch.from_arrays(made, batch.schema.names)
+
+
 def _is_text(kind: pa.DataType) -> bool:
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner))
 
 
 def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
@@ -89,17 +102,17 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
     size, none = len(batch), pa.nulls(len(batch), pa.string())
     texts = {column: have[column].cast(pa.string()) if column in have else none for column in ("code", "text_value", "unit")}
     value = have["numeric_value"].cast(pa.float64()) if "numeric_value" in have else pa.nulls(size, pa.float64())
-    visit = have["visit_id"].cast(pa.int64()) if "visit_id" in have else pa.nulls(size, pa.int64())
+    visit = concepts.identifiers(have.get("visit_id"), name, "visit_id", size)
     table = have.get("omop_table", have.get("table"))
     warnings["events_without_a_time"] += have["time"].null_count
     return Events(
-        have["subject_id"].cast(pa.int64()).to_numpy(),
+        columns.whole(have["subject_id"], name, "subject_id"),
         columns.seconds(have["time"], name, "time"),
         columns.seconds(have["end"].cast(pa.timestamp("us")), name, "end") if "end" in have else np.full(size, np.datetime64("NaT", "s")),
         texts["code"],
         value.fill_null(float("nan")).to_numpy(zero_copy_only=False),
         texts["text_value"],
         texts["unit"],
-        pc.fill_null(visit, -1).to_numpy(zero_copy_only=False),
+        visit,
         columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"]),
     )

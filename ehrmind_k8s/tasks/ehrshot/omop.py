@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
 from ehrmind_k8s.tasks.ehrshot import columns, concepts
@@ -45,6 +44,7 @@ CLINICAL: Mapping[str, Table] = {
     "device_exposure": Table("device_exposure_start", "device_concept_id", "device_exposure_end", "device"),
     "death": Table("death", "cause_concept_id", "", "cause"),
 }
+TEXTS = ("value_as_number", "value_as_string")  # and all source values
 PERSON = "person"
 PERSON_CONCEPTS = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id")
 BIRTH = "MEDS_BIRTH"
@@ -62,7 +62,7 @@ def find(source: Path) -> dict[str, Path]:
 
 def rows(files: Mapping[str, Path]) -> int:
     """About how many events there are."""
-    return sum(pq.ParquetFile(p).metadata.num_rows if p.suffix == ".parquet" else _csv_bytes(p) // ROW_BYTES for p in files.values())
+    return sum(concepts.row_count(p) if columns.is_parquet(p) else _csv_bytes(p) // ROW_BYTES for p in files.values())
 
 
 def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events]:
@@ -71,6 +71,7 @@ def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events
     for name, path in files.items():
         table = _table(path, _root(files))
         for batch in concepts.batches(path, None):
+            _check_texts(batch, name)
             made = _people(batch, vocabulary, name) if table == PERSON else [_events(batch, table, vocabulary, name, warnings)]
             yield from made
 
@@ -126,7 +127,7 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     end = _time(batch, layout.end, name, size) if layout.end else np.full(size, NAT)
     if missing := int(np.isnat(time).sum()):
         raise DataError(f"{name}: {missing} rows of a part have no {layout.start}_date; every event has one")
-    visit = concepts.integers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", missing=-1, size=size)
+    visit = concepts.identifiers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", size)
     return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, np.full(size, TABLES.index(table), dtype=np.int8))
 
 
@@ -157,7 +158,7 @@ def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndar
         return np.full(size, NAT)
     if pa.types.is_string(column.type):
         try:
-            column = column.cast(pa.timestamp("us"))
+            column = _texts(column, size).cast(pa.timestamp("us"))
         except pa.ArrowInvalid:
             raise DataError(f"{name}: column {field} holds something else than YYYY-MM-DD or YYYY-MM-DD HH:MM:SS without a zone") from None
     elif pa.types.is_date(column.type):
@@ -165,6 +166,13 @@ def _times(column: pa.Array | None, name: str, field: str, size: int) -> np.ndar
     if not pa.types.is_timestamp(column.type):
         raise DataError(f"{name}: column {field} is {column.type}, expected dates or times")
     return columns.seconds(column, name, field)
+
+
+def _check_texts(batch: Mapping[str, pa.Array], name: str) -> None:
+    """That the columns which become texts can. Raises DataError naming the first that cannot."""
+    for field, column in batch.items():
+        if (field in TEXTS or field.endswith("_source_value")) and not pa.types.is_string(column.type):
+            columns.texts(column, len(column), name, field)
 
 
 def _texts(column: pa.Array | None, size: int) -> pa.Array:
@@ -193,7 +201,7 @@ def _used(files: Mapping[str, Path]) -> np.ndarray:
 
 
 def _csv_bytes(path: Path) -> int:
-    return path.stat().st_size * (8 if path.suffix == ".gz" else 1)
+    return path.stat().st_size * (8 if columns.is_gzip(path) else 1)
 
 
 def _table(path: Path, source: Path) -> str:

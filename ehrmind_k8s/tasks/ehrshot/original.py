@@ -64,14 +64,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         if name not in names:
             raise DataError(f"{path.name}: no column {name}; {nearest(name, names)}")
     here = {name: kind for name, kind in TYPES.items() if name in names}
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
-    convert = pyarrow.csv.ConvertOptions(column_types=here, include_columns=list(here), strings_can_be_null=True)
-    try:
-        with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
-            yield from reader
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name}: {columns.problem(str(error), names, here)}") from None
+    yield from concepts.csv_batches(path, names, here, pyarrow.csv.ParseOptions(newlines_in_values=True), BLOCK_BYTES)
 
 
 def _events(batch: pa.RecordBatch, path: Path, warnings: Counter[str]) -> Events:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet
+import pyarrow as pa
 
+from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import concepts
 
 # Root concepts of the benchmark's labelers (ehrshot_tasks.json of the facts; som-shahlab/ehrshot-benchmark, labelers/ehrshot.py).
@@ -101,11 +101,14 @@ def _stands_in(code: str, subtask: str) -> bool:
 
 
 def _from_meds(path: Path, roots: Iterable[str]) -> dict[str, frozenset[str]]:
-    table = pyarrow.parquet.read_table(path, columns=["code", "parent_codes"])
     children: dict[str, list[str]] = {}
-    for code, parents in zip(table["code"].to_pylist(), table["parent_codes"].to_pylist(), strict=True):
-        for parent in parents or ():
-            children.setdefault(parent, []).append(code)
+    for batch in concepts.batches(path, ("code", "parent_codes")):
+        kind = batch["parent_codes"].type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise DataError(f"{path.name}: column parent_codes is {kind}, expected lists of texts")
+        for code, parents in zip(concepts.texts(batch, "code", path.name).to_pylist(), batch["parent_codes"].to_pylist(), strict=True):
+            for parent in parents or ():
+                children.setdefault(parent, []).append(code)
     return {root: below for root in roots if (below := _all_below(root, children))}
 
 
@@ -124,12 +127,14 @@ def _from_omop(concept: Sequence[Path], ancestor: Sequence[Path], roots: frozens
     """CONCEPT_ANCESTOR has tens of millions of rows, so both tables are read batch by batch and only rows below a root are kept."""
     code_of: dict[int, str] = {}
     for path, batch in _batches(concept, ("concept_id", "vocabulary_id", "concept_code")):
-        made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").to_pylist()
-        code_of |= dict(zip(concepts.integers(batch["concept_id"], path.name, "concept_id").tolist(), made, strict=True))
+        made = concepts.made_codes(batch, path.name).to_pylist()
+        code_of |= dict(zip(concepts.integers(concepts.needed(batch, "concept_id", path.name), path.name, "concept_id").tolist(), made, strict=True))
     wanted = {id_: code for id_, code in code_of.items() if code in roots}
     below: dict[str, set[str]] = {code: set() for code in wanted.values()}
     for path, batch in _batches(ancestor, ("ancestor_concept_id", "descendant_concept_id")):
-        above, under = (concepts.integers(batch[c], path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id"))
+        above, under = (
+            concepts.integers(concepts.needed(batch, c, path.name), path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id")
+        )
         kept = np.isin(above, list(wanted))
         for a, d in zip(above[kept].tolist(), under[kept].tolist(), strict=True):
             if d in code_of:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import concepts
+from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.sampling import WORDS
 
 BENCHMARK, MEDS = "person_id_map", "subject_splits"
@@ -84,11 +83,11 @@ def _read(path: Path) -> dict[int, str] | None:
 
 
 def _words(column: pa.Array, name: str, field: str) -> list[str]:
-    if not pa.types.is_string(column.type):
+    if pa.types.is_integer(column.type):
         raise DataError(f"{name}: column {field} is {column.type}, expected texts")
-    words = pc.utf8_trim_whitespace(column)
-    if missing := len(words) - (pc.sum(pc.not_equal(words, "")).as_py() or 0):
-        raise DataError(f"{name}: column {field} is empty in {missing} rows of a part")
+    words = columns.texts(column, len(column), name, field)
+    if words.null_count:
+        raise DataError(f"{name}: column {field} is empty in {words.null_count} rows of a part")
     found: list[str] = words.to_pylist()
     return found
 
