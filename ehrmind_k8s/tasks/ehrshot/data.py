@@ -102,7 +102,13 @@ def _room(chosen: Sequence[Subtask], budget: int, count: Count) -> int:
 def _vocabulary(source: Path, records: readers.Source, chosen: Sequence[Subtask]) -> Vocabulary:
     """What the source's codes mean; a hierarchy is a large file, and is read where a subtask asks what is below a concept."""
     asked = any(s.name in outcomes.ROOTS for s in chosen)
-    return Vocabulary(records.names.codes, records.names.described, outcomes.hierarchy(source) if asked else {})
+    descendants = outcomes.hierarchy(source) if asked else {}
+    return Vocabulary(records.names.codes, records.names.described, descendants, standard=records.layout == readers.OMOP)
+
+
+def _refusal(subtask: Subtask, vocabulary: Vocabulary, visits_end: bool) -> str | None:
+    """Why a subtask's labels cannot be computed from a source's events; None where they can."""
+    return labelling.refusal(subtask.name, vocabulary, visits_end) or vocabulary.refusal(subtask.name)
 
 
 def _given(
@@ -112,7 +118,7 @@ def _given(
     if files:
         return {s.name: labels.read(files[s.folder], s) for s in chosen}
     for s in chosen:
-        if why := labelling.refusal(s.name, vocabulary, records.names.visits_end):
+        if why := _refusal(s, vocabulary, records.names.visits_end):
             files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
             raise DataError(f"{s.name} cannot be computed from events{files_too}: {why}; choose other data.subtasks")
     parts: dict[str, list[Labels]] = {s.name: [] for s in chosen}
@@ -229,7 +235,7 @@ class _Walk:
         if self.vocabulary is None:
             return
         for subtask in self.chosen:
-            if labelling.refusal(subtask.name, self.vocabulary, timeline.names.visits_end):
+            if _refusal(subtask, self.vocabulary, timeline.names.visits_end):
                 continue
             computed, _, _ = labels.unique(labelling.compute(timeline, subtask.name, self.vocabulary))
             mine, theirs = _by_minute(self.found.given[subtask.name], timeline.subject), _by_minute(computed, timeline.subject)

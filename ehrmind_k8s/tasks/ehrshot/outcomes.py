@@ -2,7 +2,8 @@
 
 A hierarchy is CONCEPT_ANCESTOR beside CONCEPT (OMOP), or `parent_codes` in metadata/codes.parquet (MEDS). Without one, STAND_INS name codes
 of the same meaning in the vocabularies that hospitals write: LOINC for results, ICD-10-CM and ICD-9-CM for diagnoses (prefixes, so I21
-covers I21.09). They are narrower than the roots, and labels made from them are near to the benchmark's, not equal.
+covers I21.09). They are narrower than the roots, and labels made from them are near to the benchmark's, not equal. OMOP writes diagnoses as SNOMED,
+so there they stand in for nothing: without CONCEPT_ANCESTOR every patient would count as not diagnosed, and that is refused.
 """
 
 import re
@@ -63,10 +64,14 @@ Descendants = Mapping[str, frozenset[str]]
 
 
 class Vocabulary:
-    """Which of a source's codes mean what, as masks over them (length C). A mask is made once."""
+    """Which of a source's codes mean what, as masks over them (length C). A mask is made once.
 
-    def __init__(self, codes: Sequence[str], described: Mapping[str, str], descendants: Descendants) -> None:
-        self._codes, self._descendants = codes, descendants
+    `standard`: the source codes an event by its standard concept (SNOMED for a diagnosis) and by its own code only where there is none, as OMOP
+    does. ICD codes cannot then stand in for what is below a root, but are the only word on events that no hierarchy places.
+    """
+
+    def __init__(self, codes: Sequence[str], described: Mapping[str, str], descendants: Descendants, standard: bool = False) -> None:
+        self._codes, self._descendants, self._standard = codes, descendants, standard
         self._masks: dict[str, np.ndarray] = {}
         self.inpatient = np.array([code in INPATIENT for code in codes], dtype=bool)
         self.icu = np.array([code in ICU_SITES or bool(_ICU.search(described.get(code, code))) for code in codes], dtype=bool)
@@ -76,8 +81,21 @@ class Vocabulary:
         if subtask not in self._masks:
             below = frozenset[str]().union(*(self._descendants.get(root, ()) for root in ROOTS[subtask]))
             wanted = below | set(ROOTS[subtask]) if below else frozenset()
-            self._masks[subtask] = np.array([code in wanted if wanted else _stands_in(code, subtask) for code in self._codes], dtype=bool)
+            found = [self._means(code, subtask, wanted) for code in self._codes]
+            self._masks[subtask] = np.array(found, dtype=bool)
         return self._masks[subtask]
+
+    def _means(self, code: str, subtask: str, wanted: frozenset[str]) -> bool:
+        if code in wanted:
+            return True
+        unplaced = not wanted or (self._standard and code.startswith(_PREFIXED))
+        return unplaced and _stands_in(code, subtask)
+
+    def refusal(self, subtask: str) -> str | None:
+        """Why the source's codes cannot tell a subtask's outcome; None where they can. Results are LOINC in OMOP too, so those can."""
+        if self._standard and subtask.startswith("new_") and self.source(subtask) == "stand_ins":
+            return "its diagnoses are standard concepts, and no CONCEPT_ANCESTOR says which are below this one; put Athena's beside CONCEPT"
+        return None
 
     def source(self, subtask: str) -> str:
         """Whose word the codes of an outcome are, for the audit: `hierarchy` or `stand_ins`."""

@@ -10,7 +10,7 @@ Two sizes:
               probability TEACHER_ERROR: that is what leaves RLVR something to mend. The labels are right.
 
 Layouts are those of the readers: `ehrshot` (EHRSHOT_ASSETS), `meds` (one file, no visits), `meds_shards` (shards with visits and ends, inside a
-folder) and `omop` (tables as CSV with CONCEPT; no label files, they follow from the events).
+folder) and `omop` (tables as CSV with CONCEPT and CONCEPT_ANCESTOR; no label files, they follow from the events).
 """
 
 import csv
@@ -181,6 +181,9 @@ def _meds_rest(folder: Path, found: Sequence[Patient]) -> None:
 
 def _omop(folder: Path, found: Sequence[Patient], draw: random.Random) -> None:
     ids = _concept(folder / "CONCEPT.csv", found)
+    levels = ("ancestor_concept_id", "descendant_concept_id", "min_levels_of_separation", "max_levels_of_separation")
+    diagnoses = [id_ for code, id_ in ids.items() if code.startswith("SNOMED/")]
+    _csv(folder / "CONCEPT_ANCESTOR.csv", levels, ((id_, id_, 0, 0) for id_ in diagnoses), "\t")
     _csv(
         folder / "PERSON.csv",
         ("person_id", "gender_concept_id", "year_of_birth", "month_of_birth", "day_of_birth", "birth_datetime", "race_concept_id"),

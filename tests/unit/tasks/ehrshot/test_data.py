@@ -189,6 +189,56 @@ def test_labels_of_stays_need_the_ends_of_visits_and_those_of_icu_a_code_that_sa
     assert "labels_recomputed" not in folder.read()[0].audit, "nothing to compare with"
 
 
+def omop_with_infarctions(folder: Path, ancestors: Sequence[tuple[int, int]], concept: int = 4296653) -> Path:
+    """Twenty persons who left hospital on 5 March 2020 and had an infarction in May, coded as its standard concept and in ICD-10-CM."""
+    folder.mkdir()
+    people = range(1, 21)
+    concepts = [
+        (312327, "Acute myocardial infarction", "SNOMED", "57054005"),
+        (4296653, "Acute ST segment elevation myocardial infarction", "SNOMED", "401303003"),
+        (45572079, "STEMI of other sites", "ICD10CM", "I21.29"),
+    ]
+    tables: dict[str, list[tuple[object, ...]]] = {
+        "person": [("person_id", "gender_concept_id", "year_of_birth"), *((p, 8507, 1950) for p in people)],
+        "visit_occurrence": [
+            ("person_id", "visit_concept_id", "visit_start_datetime", "visit_end_datetime"),
+            *((p, 9201, "2020-03-01 10:00:00", "2020-03-05 12:00:00") for p in people),
+        ],
+        "condition_occurrence": [
+            ("person_id", "condition_concept_id", "condition_source_concept_id", "condition_start_datetime"),
+            *((p, concept, 45572079, "2020-05-01 10:00:00") for p in people),
+        ],
+        "concept": [("concept_id", "concept_name", "vocabulary_id", "concept_code"), *concepts],
+    }
+    if ancestors:
+        tables["concept_ancestor"] = [("ancestor_concept_id", "descendant_concept_id"), *ancestors]
+    for name, rows in tables.items():
+        (folder / f"{name}.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+TREE = ((312327, 312327), (312327, 4296653))
+
+
+@pytest.mark.parametrize("concept", [4296653, 0])
+def test_omop_diagnoses_are_told_by_the_hierarchy_and_those_without_a_standard_concept_by_their_icd_code(concept: int, tmp_path: Path) -> None:
+    source = omop_with_infarctions(tmp_path / "source", TREE, concept)
+    audit = data.read(source, DataSpec(subtasks=("new_acutemi",)), 1, words).audit
+    assert audit["labels"]["new_acutemi"]["positive"] == 20 and audit["outcome_codes"] == {"new_acutemi": "hierarchy"}
+
+
+@pytest.mark.parametrize("ancestors", [(), ((4296653, 4296653),)])
+def test_omop_without_what_is_below_a_diagnosis_is_refused_where_all_would_be_negative(ancestors: Any, tmp_path: Path) -> None:
+    source = omop_with_infarctions(tmp_path / "source", ancestors)
+    with pytest.raises(DataError, match=r"new_acutemi cannot be computed from events, .*: .* CONCEPT_ANCESTOR"):
+        data.read(source, DataSpec(subtasks=("new_acutemi",)), 1, words)
+    (source / "labels").mkdir()
+    rows = [{"subject_id": p, "prediction_time": datetime(2020, 3, 5, 23, 59), "boolean_value": True} for p in range(1, 21)]
+    pq.write_table(pa.Table.from_pylist(rows), source / "labels" / "new_acutemi.parquet")
+    found = data.read(source, DataSpec(), 1, words)
+    assert list(found.examples) and "labels_recomputed" not in found.audit, "nothing to compare with"
+
+
 @pytest.mark.parametrize("layout", synthetic.LAYOUTS)
 def test_the_twins_labels_are_those_that_its_events_give(layout: str, tmp_path: Path) -> None:
     """The twin's labeller knows how its patients were made; ours sees their events alone."""
