@@ -5,7 +5,7 @@ subject are answered from it in order of time. Nothing after a label's time reac
 returns is looked at again here.
 """
 
-import hashlib
+import hmac
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         audit["warnings"] = [*audit.get("warnings", ()), *records.splits.warnings]
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
-    walk = _Walk(found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
+    walk = _Walk(records.key, found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
 
@@ -152,6 +152,7 @@ class _Walk:
     `vocabulary` is there where given labels are to be compared with labels computed from events (a sample of subjects).
     """
 
+    key: bytes
     found: Cohort
     chosen: Sequence[Subtask]
     traces: Mapping[Key, str]
@@ -214,10 +215,10 @@ class _Walk:
         self.counts["events_kept"].update(text.kept)
         self.counts["events_dropped"].update(text.dropped)
         return Example(
-            id=_id(subject, minute, subtask.name),
+            id=row_id(self.key, subject, asked.time[i], subtask.name),
             task="ehrshot",
             split=SPLITS[asked.split[i]],
-            group=_digest(f"subject:{subject}"),
+            group=group_of(self.key, subject),
             category=subtask.name,
             messages=prompt.messages(text.text, subtask),
             target=target,
@@ -228,7 +229,7 @@ class _Walk:
     def _drop(self, i: int, reason: str) -> None:
         asked = self.found.asked
         name = self.chosen[asked.subtask[i]].name
-        self.drops.append(Drop(_id(int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0], name), SPLITS[asked.split[i]], reason))
+        self.drops.append(Drop(row_id(self.key, int(asked.subject[i]), asked.time[i], name), SPLITS[asked.split[i]], reason))
 
     def _compare(self, timeline: Timeline) -> None:
         """Given labels of a subject beside those that its events give: the same time and value, another value, or a time that only one has."""
@@ -253,10 +254,16 @@ def _by_minute(found: Labels, subject: int) -> dict[int, int]:
     return dict(zip(labels.minutes(found.time[start:end]), found.value[start:end].tolist(), strict=True))
 
 
-def _id(subject: int, minute: int, subtask: str) -> str:
-    """A name for a row that tells nothing of its patient by itself (anyone who has the source can make it again)."""
-    return f"ehrshot-{_digest(f'{subject}:{minute}:{subtask}')}"
+def row_id(key: bytes, subject: int, time: np.datetime64, subtask: str) -> str:
+    """A name for a row, which those who have the source can make again, and nobody else."""
+    second = time.astype("datetime64[s]").astype(np.int64)
+    return f"ehrshot-{_digest(key, f'{subject}:{second}:{subtask}')}"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def group_of(key: bytes, subject: int) -> str:
+    """A name for a subject. A bare hash would tell the subject to anybody who tries all ids."""
+    return _digest(key, f"subject:{subject}")
+
+
+def _digest(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), "sha256").hex()[:16]

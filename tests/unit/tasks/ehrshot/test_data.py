@@ -1,5 +1,7 @@
 """From a source to examples: prompts without a future, drops with reasons, and what the audit says, on a MEDS folder written by hand."""
 
+import hashlib
+import hmac
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -112,6 +115,28 @@ def test_ids_and_groups_tell_nothing_of_a_subject_and_a_subject_is_one_group(fol
     for e in examples:
         by_group.setdefault(e.group, set()).add(e.split)
     assert all(len(splits) == 1 for splits in by_group.values())
+
+
+def test_ids_cannot_be_made_from_a_subject_and_what_is_published(folder: Folder) -> None:
+    """Hashes of ids that anybody can count through are no names; nor are those with a key that the manifest tells."""
+    found, examples = folder.read()
+    minute = int(np.datetime64(DISCHARGED).astype(np.int64))
+    known = [b"", b"ehrshot", *(digest.encode() for digest in found.inputs.values()), *(bytes.fromhex(digest) for digest in found.inputs.values())]
+    texts = [f"subject:{s}".encode() for s in range(10)] + [f"{s}:{m}:guo_readmission".encode() for s in range(10) for m in (minute, 60 * minute)]
+    tried = {hashlib.sha256(text).hexdigest()[:16] for text in texts} | {
+        hmac.digest(key, text, "sha256").hex()[:16] for key in known for text in texts
+    }
+    assert not tried & {name for e in examples for name in (e.group, e.id.removeprefix("ehrshot-"))}
+
+
+def test_ids_stay_when_the_source_moves_and_change_with_its_records(folder: Folder) -> None:
+    first = [(e.id, e.group) for e in folder.read()[1]]
+    assert [(e.id, e.group) for e in folder.read(subtasks=("guo_readmission",))[1]] == first
+    moved = Folder(folder.path.with_name("moved"), folder.events, folder.labels)
+    assert [(e.id, e.group) for e in moved.read()[1]] == first
+    moved.event(3, "2020-03-02T08:30", "LOINC/718-7")
+    again = [(e.id, e.group) for e in moved.read()[1]]
+    assert len(again) == len(first) and not {name for row in again for name in row} & {name for row in first for name in row}
 
 
 def reasons(found: TaskData) -> dict[str, int]:

@@ -18,7 +18,7 @@ import pytest
 
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import words
-from ehrmind_k8s.tasks.ehrshot import data, synthetic
+from ehrmind_k8s.tasks.ehrshot import data, readers, synthetic
 from ehrmind_k8s.tasks.ehrshot.patients import FIRST_SUBJECT, Event, Label, Patient
 
 RECORDS = 10_000 if os.environ.get("EHRMIND_FAULTS") == "1" else 300
@@ -94,8 +94,8 @@ def _ended(event: Event, at: datetime, draw: random.Random) -> Event:
     return event
 
 
-def _prompts(folder: Path, found: list[Patient], layout: str) -> Mapping[str, str]:
-    """Prompt of every example by its id."""
+def _prompts(folder: Path, found: list[Patient], layout: str) -> Mapping[int, str]:
+    """Prompt of every example by its subject."""
     synthetic.write_patients(folder, found, random.Random(1), layout)
     if layout == "omop":  # has no label files of its own
         rows = [{"subject_id": p.subject, "prediction_time": lb.time, "boolean_value": lb.value} for p in found for lb in _labels(p)]
@@ -103,7 +103,9 @@ def _prompts(folder: Path, found: list[Patient], layout: str) -> Mapping[str, st
         schema = pa.schema([("subject_id", pa.int64()), ("prediction_time", pa.timestamp("us")), ("boolean_value", pa.bool_())])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "labels" / SUBTASK / "labels.parquet")
     examples = data.read(folder, DataSpec(subtasks=(SUBTASK,), max_prompt_tokens=1500), 1, words).examples
-    return {e.id: e.messages[0]["content"] for e in examples}
+    key = readers.key_of(folder)
+    subjects = {data.group_of(key, p.subject): p.subject for p in found}
+    return {subjects[e.group]: e.messages[0]["content"] for e in examples}
 
 
 def _labels(patient: Patient) -> list[Label]:
