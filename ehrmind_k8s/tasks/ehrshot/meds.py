@@ -16,14 +16,21 @@ from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import columns, concepts
 from ehrmind_k8s.tasks.ehrshot.buckets import Events
 
+DATA = "data"  # where MEDS has its events; what lies beside may be another copy of them
 NEEDED = ("subject_id", "time", "code")
 WANTED = (*NEEDED, "numeric_value", "text_value", "unit", "visit_id", "end", "omop_table", "table")
 
 
 def find(source: Path) -> dict[str, Path]:
-    """Files of events by name: every parquet that has the columns, as `data/*.parquet` of a MEDS folder does."""
-    paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
-    return {p.relative_to(source).as_posix() if p != source else p.name: p for p in paths if set(NEEDED) <= _names(p)}
+    """Files of events by name: the parquet below `data` that have the columns, or all where there is no such folder. Raises DataError for two."""
+    if source.is_file():
+        return {source.name: source} if set(NEEDED) <= _names(source) else {}
+    found = {p.relative_to(source): p for p in sorted(source.rglob("*.parquet")) if set(NEEDED) <= _names(p)}
+    inside = {name: p for name, p in found.items() if DATA in name.parts[:-1]}
+    folders = sorted({"/".join(name.parts[: name.parts.index(DATA) + 1]) for name in inside})
+    if len(folders) > 1:
+        raise DataError(f"{source}: two MEDS data folders, {folders[0]} and {folders[1]}; pass the folder of one of them")
+    return {name.as_posix(): p for name, p in (inside or found).items()}
 
 
 def rows(files: Mapping[str, Path]) -> int:

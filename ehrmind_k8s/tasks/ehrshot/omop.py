@@ -48,16 +48,28 @@ TEXTS = ("value_as_number", "value_as_string")  # and all source values
 PERSON = "person"
 PERSON_CONCEPTS = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id")
 BIRTH = "MEDS_BIRTH"
+MOST_YEARS = 9999
+OLDEST = np.datetime64("1850-01-01", "D")
 ROW_BYTES = 100
 _SHARD = re.compile(r"[-_.]?(?:part)?[-_.]?[0-9]+(?:-of-[0-9]+)?$")
 
 
 def find(source: Path) -> dict[str, Path]:
-    """Files of the clinical tables and PERSON by their names in the source; nothing where PERSON is not among them."""
+    """Files of the clinical tables and PERSON by their names in the source; nothing where PERSON is not among them. Raises DataError where a
+    table is there twice: every event would be.
+    """
     if not source.is_dir():
         return {}
     found = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*")) if p.is_file() and _table(p, source) in (PERSON, *CLINICAL)}
-    return found if any(_table(p, source) == PERSON for p in found.values()) else {}
+    if not any(_table(p, source) == PERSON for p in found.values()):
+        return {}
+    copies: dict[str, dict[tuple[str, ...], str]] = {}
+    for name, path in found.items():
+        copies.setdefault(_table(path, source), {}).setdefault(_copy(path), name)
+    for table, of in copies.items():
+        if len(of) > 1:
+            raise DataError(f"{source}: the table {table} is there twice, as {' and '.join(sorted(of.values())[:2])}; keep one")
+    return found
 
 
 def rows(files: Mapping[str, Path]) -> int:
@@ -67,6 +79,7 @@ def rows(files: Mapping[str, Path]) -> int:
 
 def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events]:
     """All events. Raises DataError naming file and column."""
+    _check_persons({name: path for name, path in files.items() if _table(path, _root(files)) == PERSON})
     vocabulary = Concepts(_root(files), _used(files))
     for name, path in files.items():
         table = _table(path, _root(files))
@@ -81,6 +94,17 @@ def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) ->
     return concepts.described(source, codes)
 
 
+def _check_persons(files: Mapping[str, Path]) -> None:
+    """That PERSON has each person once: two rows would make one subject of both sexes and two births."""
+    seen = np.empty(0, dtype=np.int64)
+    for name, path in files.items():
+        for batch in concepts.batches(path, ("person_id",)):
+            ids, counts = np.unique(concepts.integers(batch["person_id"], name, "person_id"), return_counts=True)
+            if twice := int((counts > 1).sum() + np.isin(ids[counts == 1], seen).sum()):
+                raise DataError(f"{name}: {twice} persons are there twice (person_id); keep one row of each")
+            seen = np.union1d(seen, ids)
+
+
 def _people(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str) -> Iterator[Events]:
     """Birth, then sex, race and ethnicity as facts without a time."""
     subject = concepts.integers(_needed(batch, "person_id", name), name, "person_id")
@@ -92,14 +116,21 @@ def _people(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str) -> I
 
 
 def _births(batch: Mapping[str, pa.Array], name: str) -> np.ndarray:
-    """The date of birth: the first of July where the month is missing, the first of a month where the day is."""
+    """The date of birth: what `birth_datetime` adds to year, month and day; else the first of July where the month is missing, the first of a month
+    where the day is.
+    """
     year = concepts.integers(_needed(batch, "year_of_birth", name), name, "year_of_birth", missing=-1)
-    month = concepts.integers(batch.get("month_of_birth"), name, "month_of_birth", missing=7, size=len(year))
-    day = concepts.integers(batch.get("day_of_birth"), name, "day_of_birth", missing=1, size=len(year))
-    if bad := int(((year < 1850) | (month < 1) | (month > 12) | (day < 1) | (day > 31)).sum()):
+    year = np.where(year > MOST_YEARS, -1, year)
+    month, day = (concepts.integers(batch.get(f"{what}_of_birth"), name, f"{what}_of_birth", -1, len(year)) for what in ("month", "day"))
+    exact = _times(batch.get("birth_datetime"), name, "birth_datetime", len(year)).astype("datetime64[D]")
+    fits = ~np.isnat(exact) & ((year < 0) | (year == exact.astype("datetime64[Y]").astype(np.int64) + 1970)) & ((month < 0) | (day < 0))
+    month, day = np.where(month < 0, 7, month), np.where(day < 0, 1, day)
+    written = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (np.clip(month, 1, 12) - 1)
+    dates = np.where(fits, exact, written.astype("datetime64[D]") + (day - 1))
+    right = (month >= 1) & (month <= 12) & (day >= 1) & (dates.astype("datetime64[M]") == written)
+    if bad := int((~(fits | right) | (dates < OLDEST)).sum()):
         raise DataError(f"{name}: {bad} persons have no date of birth that a calendar has (year_of_birth, month_of_birth, day_of_birth)")
-    months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
-    found: np.ndarray = (months.astype("datetime64[D]") + (day - 1)).astype("datetime64[s]")
+    found: np.ndarray = dates.astype("datetime64[s]")
     return found
 
 
@@ -206,13 +237,25 @@ def _csv_bytes(path: Path) -> int:
 
 def _table(path: Path, source: Path) -> str:
     """Which table a file belongs to: its name, or the folder of its shard. "" for a file of another kind."""
-    name = path.name.lower()
-    suffix = next((s for s in concepts.SUFFIXES if name.endswith(s)), "")
+    stem, suffix = _stem(path)
     if not suffix:
         return ""
     known = (PERSON, *CLINICAL)
-    stem, folder = name.removesuffix(suffix), path.parent.name.lower() if path.parent != source else ""
+    folder = path.parent.name.lower() if path.parent != source else ""
     return next((table for table in (_SHARD.sub("", stem), stem, folder) if table in known), "")
+
+
+def _stem(path: Path) -> tuple[str, str]:
+    """Name and suffix of a file, in lower case; no suffix where it is none that tables have."""
+    name = path.name.lower()
+    suffix = next((s for s in concepts.SUFFIXES if name.endswith(s)), "")
+    return name.removesuffix(suffix), suffix
+
+
+def _copy(path: Path) -> tuple[str, ...]:
+    """What files of one table have in common: the file itself where it is called as the table, else the folder and the form of its shards."""
+    stem, suffix = _stem(path)
+    return (str(path),) if stem in (PERSON, *CLINICAL) else (str(path.parent), suffix)
 
 
 def _root(files: Mapping[str, Path]) -> Path:

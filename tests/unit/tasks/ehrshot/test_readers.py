@@ -3,6 +3,7 @@
 import csv
 import gzip
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -353,6 +354,100 @@ def test_ids_that_a_float_cannot_tell_apart_stay_two_subjects(form: str, tmp_pat
 def test_an_id_that_stands_for_no_one_number_is_refused(id_: str, tmp_path: Path) -> None:
     source = omop_source(tmp_path, person=[PEOPLE, (id_, 8507, 1950, 1, 1)])
     with pytest.raises(DataError, match=r"person\.csv: column person_id holds something else than whole numbers"), opened(source):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("measurement.csv", "old/MEASUREMENT.csv"), "measurement.csv and old/MEASUREMENT.csv"),
+        (("measurement.csv", "measurement.parquet"), "measurement.csv and measurement.parquet"),
+        (("measurement.csv", "measurement_1.csv"), "measurement.csv and measurement_1.csv"),
+        (("measurement_1.csv", "measurement_2.csv", "measurement/part-0.csv"), "measurement/part-0.csv and measurement_1.csv"),
+        (("a/measurement/part-0.csv", "b/measurement/part-0.csv"), "a/measurement/part-0.csv and b/measurement/part-0.csv"),
+        (("measurement/part-0.csv", "measurement/part-0.parquet"), "measurement/part-0.csv and measurement/part-0.parquet"),
+        (("measurement_1.csv", "measurement_2.csv"), ""),
+        (("measurement/part-0.csv", "measurement/part-1.csv"), ""),
+        (("measurement/one.csv", "measurement/two.csv"), ""),
+    ],
+)
+def test_a_table_that_is_there_twice_is_refused_and_shards_are_one(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    omop_source(tmp_path, person=[PEOPLE, (1, 8507, 1950, 1, 1)], rows=[RESULTS, (1, 3000963, "2010-05-01", 7)])
+    body = (tmp_path / "rows.csv").read_bytes()
+    (tmp_path / "rows.csv").unlink()
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+        if name.endswith(".parquet"):
+            pq.write_table(pa.table({name: [] for name in RESULTS}), tmp_path / name)
+    if said:
+        with pytest.raises(DataError, match=f"measurement is there twice, as {said}"), opened(tmp_path):
+            pass
+        return
+    with opened(tmp_path) as found:
+        assert found.report["events"]["measurement"] == len(names)
+
+
+def test_a_person_who_is_there_twice_is_refused(tmp_path: Path) -> None:
+    people = {"person_1": [PEOPLE, (7, 8507, 1950, 1, 1)], "person_2": [PEOPLE, (8, 8507, 1950, 1, 1), (7, 8532, 1960, 1, 1)]}
+    with pytest.raises(DataError, match=r"person_2.csv: 1 persons are there twice \(person_id\)"), opened(omop_source(tmp_path, **people)):
+        pass
+
+
+BORN = (*PEOPLE, "birth_datetime")
+
+
+@pytest.mark.parametrize(
+    ("row", "born"),
+    [
+        ((1950, 3, 2, ""), "1950-03-02"),
+        ((1950, 3, "", ""), "1950-03-01"),
+        ((1950, "", "", ""), "1950-07-01"),
+        ((1950, "", "", "1950-11-30 08:15:00"), "1950-11-30"),
+        ((1950, 3, 2, "1950-03-02"), "1950-03-02"),
+        ((2000, 2, 29, ""), "2000-02-29"),
+        (("", "", "", "1950-11-30"), "1950-11-30"),
+    ],
+)
+def test_a_birth_is_as_near_as_the_table_tells(row: tuple[object, ...], born: str, tmp_path: Path) -> None:
+    with opened(omop_source(tmp_path, person=[BORN, (7, 8507, *row)])) as found:
+        (t,) = found.timelines(None)
+        assert str(t.birth)[:10] == born
+
+
+@pytest.mark.parametrize(
+    "row", [(2001, 2, 29, ""), (1950, 2, 30, ""), (1950, 13, 1, ""), (1950, 4, 31, ""), ("", 4, 1, ""), (1849, 1, 1, ""), (10**17, 1, 1, "")]
+)
+def test_a_birth_that_no_calendar_has_is_refused(row: tuple[object, ...], tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"person.csv: 1 persons have no date of birth"),
+        opened(omop_source(tmp_path, person=[BORN, (7, 8507, *row)])),
+    ):
+        pass
+
+
+def test_meds_events_are_those_in_its_data_folder_where_it_has_one(tmp_path: Path) -> None:
+    source = twin(tmp_path, "meds")
+    plain = events(source)
+    (source / "backup").mkdir()
+    shutil.copy(source / "data" / "data.parquet", source / "backup" / "data.parquet")
+    assert events(source) == plain
+    (source / "data").rename(source / "all")
+    shutil.rmtree(source / "backup")
+    assert events(source) == plain
+
+
+def test_two_data_folders_of_meds_are_refused_and_shards_by_split_are_one(tmp_path: Path) -> None:
+    source = twin(tmp_path, "meds")
+    plain = events(source)
+    table = pq.read_table(source / "data" / "data.parquet")
+    (source / "data" / "data.parquet").unlink()
+    for n, split in enumerate(("train", "held_out")):
+        (source / "data" / split).mkdir()
+        pq.write_table(table.filter(pa.array([s % 2 == n for s in table["subject_id"].to_pylist()])), source / "data" / split / "0.parquet")
+    assert events(source) == plain
+    shutil.copytree(source / "data", source / "copy" / "data")
+    with pytest.raises(DataError, match="two MEDS data folders, copy/data and data"), opened(source):
         pass
 
 
