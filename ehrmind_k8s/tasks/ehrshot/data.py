@@ -1,13 +1,13 @@
 """From records and labels to examples: one prompt per label, made while the timelines pass by.
 
-Labels are small and are held whole; records are not. The timelines of a source come subject by subject, each once, and all labels of a
-subject are answered from it in order of time. Nothing after a label's time reaches its prompt: `Timeline.until` is the only cut, and what it
-returns is looked at again here.
+Labels are small and are held whole; records are not: they pass through buckets on disk, in the folder that a stage works in. The timelines of a
+source come subject by subject, each once, and all labels of a subject are answered from it in order of time. Nothing after a label's time reaches
+its prompt: `Timeline.until` is the only cut, and what it returns is looked at again here.
 """
 
 import hmac
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -17,6 +17,7 @@ from weakref import finalize
 
 import numpy as np
 
+from ehrmind_k8s import settings
 from ehrmind_k8s.errors import DataError, SpecError, nearest
 from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import DataSpec
@@ -36,6 +37,7 @@ LABEL_SETS = (ORIGINAL, COMPUTED)
 DESCRIPTIONS = "subtasks.json"
 LEAST_RECORD = 32  # tokens that a prompt must leave for the record
 COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
+PIECES = 4096  # of labels, before they are joined to one
 OLDEST = np.timedelta64(120 * 365, "D")
 
 
@@ -48,7 +50,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     told = subtasks.describe(source / DESCRIPTIONS) if (source / DESCRIPTIONS).exists() else {}
     chosen = subtasks.choose(data.subtasks, set(files) or None, told)
     room = _room(chosen, data.max_prompt_tokens, count)
-    work = Path(mkdtemp(prefix="ehrmind-ehrshot-"))
+    work = Path(mkdtemp(prefix="ehrmind-ehrshot-", dir=settings.load().work_dir))  # a clear copy of the records: where a stage works, nowhere else
     try:
         records = readers.open(source, work)
         vocabulary = _vocabulary(source, records, chosen)
@@ -121,10 +123,18 @@ def _given(
         if why := _refusal(s, vocabulary, records.names.visits_end):
             files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
             raise DataError(f"{s.name} cannot be computed from events{files_too}: {why}; choose other data.subtasks")
-    parts: dict[str, list[Labels]] = {s.name: [] for s in chosen}
-    for timeline in records.timelines(None):
+    return computed(records.timelines(None), [s.name for s in chosen], vocabulary)
+
+
+def computed(timelines: Iterable[Timeline], names: Sequence[str], vocabulary: Vocabulary) -> dict[str, Labels]:
+    """Labels of each subtask from all timelines, in few pieces: most subjects have none, and an object for each would outweigh the labels."""
+    parts: dict[str, list[Labels]] = {name: [] for name in names}
+    for timeline in timelines:
         for name, found in parts.items():
-            found.append(labelling.compute(timeline, name, vocabulary))
+            if len(mine := labelling.compute(timeline, name, vocabulary)):
+                found.append(mine)
+            if len(found) > PIECES:
+                found[:] = [labels.joined(found)]
     return {name: labels.joined(found) for name, found in parts.items()}
 
 

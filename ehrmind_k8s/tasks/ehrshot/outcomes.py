@@ -7,12 +7,13 @@ so there they stand in for nothing: without CONCEPT_ANCESTOR every patient would
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import concepts
@@ -142,22 +143,32 @@ def _all_below(root: str, children: Mapping[str, Sequence[str]]) -> frozenset[st
 
 
 def _from_omop(concept: Sequence[Path], ancestor: Sequence[Path], roots: frozenset[str]) -> dict[str, frozenset[str]]:
-    """CONCEPT_ANCESTOR has tens of millions of rows, so both tables are read batch by batch and only rows below a root are kept."""
-    code_of: dict[int, str] = {}
-    for path, batch in _batches(concept, ("concept_id", "vocabulary_id", "concept_code")):
-        made = concepts.made_codes(batch, path.name).to_pylist()
-        code_of |= dict(zip(concepts.integers(concepts.needed(batch, "concept_id", path.name), path.name, "concept_id").tolist(), made, strict=True))
-    wanted = {id_: code for id_, code in code_of.items() if code in roots}
-    below: dict[str, set[str]] = {code: set() for code in wanted.values()}
+    """CONCEPT_ANCESTOR has tens of millions of rows and CONCEPT millions, so both are read batch by batch: CONCEPT for the ids of the roots, then
+    CONCEPT_ANCESTOR for the ids below them, then CONCEPT again for the codes of those. Nothing else is kept.
+    """
+    root_of = _coded(concept, lambda ids, codes: pc.is_in(codes, value_set=pa.array(sorted(roots))))
+    below: dict[str, list[np.ndarray]] = {code: [] for code in root_of.values()}
     for path, batch in _batches(ancestor, ("ancestor_concept_id", "descendant_concept_id")):
         above, under = (
             concepts.integers(concepts.needed(batch, c, path.name), path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id")
         )
-        kept = np.isin(above, list(wanted))
-        for a, d in zip(above[kept].tolist(), under[kept].tolist(), strict=True):
-            if d in code_of:
-                below[wanted[a]].add(code_of[d])
-    return {root: frozenset(codes) for root, codes in below.items() if codes}
+        for id_ in np.intersect1d(above, list(root_of)).tolist():
+            below[root_of[id_]].append(under[above == id_])
+    wanted = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(ids for parts in below.values() for ids in parts)]))
+    code_of = _coded(concept, lambda ids, codes: pa.array(np.isin(ids, wanted)))
+    found = {root: {code_of[id_] for ids in parts for id_ in ids.tolist() if id_ in code_of} for root, parts in below.items()}
+    return {root: frozenset(codes) for root, codes in found.items() if codes}
+
+
+def _coded(files: Sequence[Path], kept: Callable[[np.ndarray, pa.Array], pa.Array]) -> dict[int, str]:
+    """Id -> code of the rows of CONCEPT that `kept` chooses by ids and codes."""
+    found: dict[int, str] = {}
+    for path, batch in _batches(files, ("concept_id", "vocabulary_id", "concept_code")):
+        ids = concepts.integers(concepts.needed(batch, "concept_id", path.name), path.name, "concept_id")
+        codes = concepts.made_codes(batch, path.name)
+        mask = kept(ids, codes)
+        found |= dict(zip(ids[mask.to_numpy(zero_copy_only=False)].tolist(), codes.filter(mask).to_pylist(), strict=True))
+    return found
 
 
 def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -1,10 +1,11 @@
 """From a source to examples: prompts without a future, drops with reasons, and what the audit says, on a MEDS folder written by hand."""
 
+import gc
 import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,10 @@ from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import TaskData, words
 from ehrmind_k8s.tasks.ehrshot import data, labelling, scoring, synthetic, terms
+from ehrmind_k8s.tasks.ehrshot.labels import Labels
+from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
+from ehrmind_k8s.tasks.ehrshot.timeline import Timeline
+from tests.unit.tasks.ehrshot.history import record, stay
 
 SCHEMA = pa.schema(
     [
@@ -324,6 +329,37 @@ def test_terms_are_those_of_the_benchmark_for_its_own_files_alone(folder: Folder
 def test_an_unknown_setting_is_refused_with_the_nearest(settings: dict[str, Any], folder: Folder) -> None:
     with pytest.raises(SpecError, match="did you mean"):
         folder.read(**settings)
+
+
+def test_subjects_without_labels_cost_nothing_and_labels_are_kept_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PIECES", 100)
+    left = stay("2020-02-20T10:00", "2020-03-01T12:00")
+    vocabulary = Vocabulary(("MEDS_BIRTH", "Visit/IP"), {}, {})
+    most = 0
+
+    def timelines() -> Iterator[Timeline]:
+        nonlocal most
+        for subject in range(3000):
+            yield record(*([left] if subject % 3 == 0 else []), subject=subject)
+            if subject % 500 == 499:
+                most = max(most, sum(isinstance(o, Labels) for o in gc.get_objects()))
+
+    found = data.computed(timelines(), ("guo_los", "new_lupus"), vocabulary)
+    assert [found[name].subject.tolist() for name in ("guo_los", "new_lupus")] == [list(range(0, 3000, 3))] * 2
+    assert most <= 2 * 100 + 10
+
+
+def test_records_are_only_ever_in_the_folder_that_the_stage_works_in(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is emptied after a stage that was killed, and its disk is the one that is watched."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
+    monkeypatch.setenv("EHRMIND_WORK_DIR", str(tmp_path / "work"))
+    folder.read()
+    found = data.read(folder.path, DataSpec(), 1, words)
+    assert list((tmp_path / "work").glob("ehrmind-ehrshot-*/buckets/*.arrow")) and not list((tmp_path / "system").iterdir())
+    del found
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_buckets_are_gone_when_the_examples_are_read_or_given_up(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

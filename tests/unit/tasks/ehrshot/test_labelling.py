@@ -1,5 +1,6 @@
 """Labels computed from events: each rule, what it leaves out, and where it ends, on records that are written out."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,26 @@ def test_an_omop_hierarchy_is_read_as_athena_and_others_write_it(separator: str,
     for name, rows in (("CONCEPT.csv", concepts), ("CONCEPT_ANCESTOR.csv", ancestors)):
         (tmp_path / name).write_text("".join(separator.join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
     assert outcomes.hierarchy(tmp_path) == {"SNOMED/57054005": {"SNOMED/57054005", "SNOMED/401303003"}}
+
+
+def test_of_a_vocabulary_only_what_is_below_a_root_is_kept(tmp_path: Path) -> None:
+    """A vocabulary has ten million concepts, of which a few thousand are below a root."""
+    others = range(1000, 200_000)
+    with (tmp_path / "CONCEPT.csv").open("w", encoding="utf-8") as file:
+        file.write("concept_id\tconcept_name\tvocabulary_id\tconcept_code\n1\tAcute MI\tSNOMED\t57054005\n2\tSTEMI\tSNOMED\t401303003\n")
+        file.writelines(f"{i}\tname\tSNOMED\t{i}\n" for i in others)
+    with (tmp_path / "CONCEPT_ANCESTOR.csv").open("w", encoding="utf-8") as file:
+        file.write("ancestor_concept_id\tdescendant_concept_id\n1\t1\n1\t2\n")
+        file.writelines(f"{i}\t{i}\n" for i in others)
+    outcomes.hierarchy(tmp_path)  # what is loaded on the first call is not counted
+    tracemalloc.start()
+    try:
+        found = outcomes.hierarchy(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == {"SNOMED/57054005": {"SNOMED/57054005", "SNOMED/401303003"}}
+    assert peak < 100 * len(others), "bytes of a concept"
 
 
 def test_a_source_without_a_hierarchy_has_none(tmp_path: Path) -> None:
