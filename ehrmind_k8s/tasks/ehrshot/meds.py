@@ -79,12 +79,12 @@ def _check(name: str, schema: pa.Schema) -> None:
 
 def _check_more(name: str, schema: pa.Schema) -> None:
     """Types of the columns that a source may have beside those."""
-    numbers = (lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind), "numbers")
-    texts = (_is_text, "texts")
-    expected = {"numeric_value": numbers, "end": (pa.types.is_timestamp, "timestamps")}
+    numbers = ((pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal), "numbers")
+    times, texts = ((pa.types.is_timestamp, pa.types.is_date), "timestamps"), ((_is_text,), "texts")
+    expected = {"numeric_value": numbers, "end": times}
     expected |= dict.fromkeys(("text_value", "unit", "omop_table", "table"), texts)
     for column, (fits, words) in expected.items():
-        if column in schema.names and not (fits(kind := schema.field(column).type) or pa.types.is_null(kind)):
+        if column in schema.names and not any(fit(kind := schema.field(column).type) for fit in (*fits, pa.types.is_null)):
             raise DataError(f"{name}: column {column} is {kind}, expected {words}")
 
 

@@ -291,6 +291,7 @@ def test_meds_columns_of_other_types_with_the_same_meaning_are_read(tmp_path: Pa
         texts = {f.name: table[f.name].cast(pa.large_string()) for f in table.schema if pa.types.is_string(f.type)}
         return _with(table, {**texts, "visit_id": table["visit_id"].cast(pa.string()), "end": table["end"].cast(pa.timestamp("ns"))})
 
+    assert events(meds(tmp_path / "c", lambda table: _with(table, {"end": table["end"].cast(pa.date32(), safe=False)}))) == plain
     assert events(meds(tmp_path / "b", large)) == plain
 
 
