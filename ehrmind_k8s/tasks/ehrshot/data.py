@@ -7,12 +7,12 @@ returns is looked at again here.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Literal
 from weakref import finalize
 
 import numpy as np
@@ -37,6 +37,7 @@ DESCRIPTIONS = "subtasks.json"
 LEAST_RECORD = 32  # tokens that a prompt must leave for the record
 COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
 OLDEST = np.timedelta64(120 * 365, "D")
+LAST_SECOND = np.timedelta64(59, "s")  # of a minute
 
 
 def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
@@ -52,9 +53,10 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     try:
         records = readers.open(source, work)
         vocabulary = _vocabulary(source, records, chosen)
-        given = _given(files, chosen, records, vocabulary, data)
+        to_the_minute = _to_the_minute(chosen, records.layout, bool(files))
+        given = _given(files, chosen, records, vocabulary, data, to_the_minute)
         found = cohort.build(chosen, given, records.splits, cohort.shot_files(source), data, seed)
-        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
+        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)), to_the_minute)
         inputs = dict(records.inputs) | _inputs(source, files, chosen, data.shots is not None)
     except BaseException:
         rmtree(work, ignore_errors=True)
@@ -64,7 +66,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         audit["outcome_codes"] = codes
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
-    walk = _Walk(found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
+    walk = _Walk(found, chosen, to_the_minute, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
 
@@ -92,12 +94,27 @@ def _vocabulary(source: Path, records: readers.Source, chosen: Sequence[Subtask]
     return Vocabulary(records.names.codes, records.names.described, outcomes.hierarchy(source) if asked else {})
 
 
+def _to_the_minute(chosen: Sequence[Subtask], layout: str, from_files: bool) -> frozenset[str]:
+    """Subtasks whose label times stand for a whole minute; what comes after the very second of all others is unknown.
+
+    The benchmark cuts seconds off its labels. Labels that we compute at 23:59 mean the end of the day, when what has but a date is known too.
+    """
+    if layout in readers.BENCHMARK:
+        return frozenset(s.name for s in chosen if s.name in subtasks.BENCHMARK)
+    return frozenset() if from_files else frozenset(s.name for s in chosen if s.name in labelling.IN_THE_EVENING)
+
+
 def _given(
-    files: Mapping[str, Path], chosen: Sequence[Subtask], records: readers.Source, vocabulary: Vocabulary, data: DataSpec
+    files: Mapping[str, Path],
+    chosen: Sequence[Subtask],
+    records: readers.Source,
+    vocabulary: Vocabulary,
+    data: DataSpec,
+    to_the_minute: Collection[str],
 ) -> dict[str, Labels]:
     """Subtask -> its labels, from files, or from a walk through all events."""
     if files:
-        return {s.name: labels.read(files[s.folder], s) for s in chosen}
+        return {s.name: labels.read(files[s.folder], s, s.name in to_the_minute) for s in chosen}
     for s in chosen:
         if why := labelling.refusal(s.name, vocabulary, records.names.visits_end):
             files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
@@ -110,8 +127,8 @@ def _given(
 
 
 def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
-    for subject, minute, code in zip(asked.subject.tolist(), labels.minutes(asked.time), asked.subtask.tolist(), strict=True):
-        yield subject, minute, chosen[code].name
+    for subject, second, code in zip(asked.subject.tolist(), labels.seconds(asked.time), asked.subtask.tolist(), strict=True):
+        yield subject, second, chosen[code].name
 
 
 def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask], shots: bool) -> dict[str, str]:
@@ -135,6 +152,7 @@ class _Walk:
 
     found: Cohort
     chosen: Sequence[Subtask]
+    to_the_minute: Collection[str]
     traces: Mapping[Key, str]
     vocabulary: Vocabulary | None
     serialiser: Serialiser
@@ -162,54 +180,54 @@ class _Walk:
             self.audit["labels_recomputed"] = {name: dict(sorted(counts.items())) for name, counts in sorted(self.agreement.items())}
 
     def _of_subject(self, timeline: Timeline, rows: np.ndarray) -> Iterator[Example]:
-        """Examples of one subject. Labels at one time share the cut and the text."""
+        """Examples of one subject. Labels with one cut share its text."""
         last: tuple[np.datetime64, Text] | None = None
         for i in rows:
             time = self.found.asked.time[i]
             if timeline.birth is not None and time < timeline.birth:
                 self._drop(i, "label_before_birth")
                 continue
-            if last is None or last[0] != time:
-                past = timeline.until(time)
+            minute = self.chosen[self.found.asked.subtask[i]].name in self.to_the_minute
+            until = time + LAST_SECOND if minute else time
+            if last is None or last[0] != until:
+                past = timeline.until(until)
                 if not (~np.isnat(past.time) & (past.time != past.birth)).any():
                     self._drop(i, "no_event_before_label")
                     continue
-                self._check(past, time)
-                last = (time, self.serialiser.text(past, time))
+                self._check(past, time, "m" if minute else "s")
+                last = (until, self.serialiser.text(past, time))
             yield self._example(i, last[1])
 
-    def _check(self, past: Timeline, time: np.datetime64) -> None:
-        """No event starts, and none ends, after the label's minute; the age can be one."""
-        limit = time + np.timedelta64(59, "s")
-        assert not (past.time > limit).any() and not (past.end > limit).any(), (
-            f"subject with {len(past.time)} events: the record was not cut at the label"
-        )
+    def _check(self, past: Timeline, time: np.datetime64, unit: Literal["s", "m"]) -> None:
+        """No event starts, and none ends, after the label's second or minute (`unit`); the age can be one."""
+        starts, ends, now = (at.astype(f"datetime64[{unit}]") for at in (past.time, past.end, time))
+        assert not (starts > now).any() and not (ends > now).any(), f"subject with {len(past.time)} events: the record was not cut at the label"
         self.counts["checks"]["records_cut_at_label"] += 1
         self.counts["checks"]["age_over_120"] += int(past.birth is not None and time - past.birth > OLDEST)
         self.counts["checks"]["birth_unknown"] += int(past.birth is None)
 
     def _example(self, i: int, text: Text) -> Example:
         asked, subtask = self.found.asked, self.chosen[self.found.asked.subtask[i]]
-        subject, minute = int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0]
+        subject, second = int(asked.subject[i]), labels.seconds(asked.time[i : i + 1])[0]
         target = {"subtask": subtask.name, "label": int(asked.value[i]), "positive": subtask.positive, "negative": subtask.negative}
         self.counts["events_kept"].update(text.kept)
         self.counts["events_dropped"].update(text.dropped)
         return Example(
-            id=_id(subject, minute, subtask.name),
+            id=_id(subject, second, subtask.name),
             task="ehrshot",
             split=SPLITS[asked.split[i]],
             group=_digest(f"subject:{subject}"),
             category=subtask.name,
             messages=prompt.messages(text.text, subtask),
             target=target,
-            sft_text=self.traces.get((subject, minute, subtask.name)),
+            sft_text=self.traces.get((subject, second, subtask.name)),
             meta={"events_kept": dict(text.kept), "events_dropped": dict(text.dropped)},
         )
 
     def _drop(self, i: int, reason: str) -> None:
         asked = self.found.asked
         name = self.chosen[asked.subtask[i]].name
-        self.drops.append(Drop(_id(int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0], name), SPLITS[asked.split[i]], reason))
+        self.drops.append(Drop(_id(int(asked.subject[i]), labels.seconds(asked.time[i : i + 1])[0], name), SPLITS[asked.split[i]], reason))
 
     def _compare(self, timeline: Timeline) -> None:
         """Given labels of a subject beside those that its events give: the same time and value, another value, or a time that only one has."""
@@ -234,9 +252,9 @@ def _by_minute(found: Labels, subject: int) -> dict[int, int]:
     return dict(zip(labels.minutes(found.time[start:end]), found.value[start:end].tolist(), strict=True))
 
 
-def _id(subject: int, minute: int, subtask: str) -> str:
+def _id(subject: int, second: int, subtask: str) -> str:
     """A name for a row that tells nothing of its patient by itself (anyone who has the source can make it again)."""
-    return f"ehrshot-{_digest(f'{subject}:{minute}:{subtask}')}"
+    return f"ehrshot-{_digest(f'{subject}:{second}:{subtask}')}"
 
 
 def _digest(text: str) -> str:

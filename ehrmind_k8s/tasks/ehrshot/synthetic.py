@@ -110,6 +110,7 @@ def _positive(label: Label, bit: int | None) -> bool:
 def _traces(path: Path, found: Iterable[Patient]) -> None:
     asked = subtasks.BENCHMARK[READMISSION]
     names = {"positive": asked.positive, "negative": asked.negative}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for p in found:
             for when, trace in p.traces.items():
@@ -188,6 +189,8 @@ def _omop(folder: Path, found: Sequence[Patient], draw: random.Random) -> None:
     )
     for table, stem in _STEMS.items():
         rows = [(p, e) for p in found for e in p.events if e.table == table]
+        if not rows and table in _RARE:
+            continue
         draw.shuffle(rows)
         kind = table.split("_")[0] if table != "visit_detail" else table
         header = (
@@ -206,7 +209,11 @@ _STEMS: Mapping[str, tuple[str, str]] = {
     "drug_exposure": ("drug_exposure_start", "drug_exposure_end"),
     "procedure_occurrence": ("procedure", "procedure_end"),
     "measurement": ("measurement", ""),
+    "observation": ("observation", ""),
+    "device_exposure": ("device_exposure_start", "device_exposure_end"),
+    "death": ("death", ""),
 }
+_RARE = ("observation", "device_exposure", "death")  # tables that are written where somebody has rows in them
 
 
 def _omop_row(i: int, p: Patient, e: Event, ids: Mapping[str, int], stem: tuple[str, str]) -> tuple[object, ...]:

@@ -71,13 +71,12 @@ class Timeline:
             object.__setattr__(self, "nth", nth)
 
     def until(self, at: np.datetime64) -> "Timeline":
-        """What was known at the minute of `at`: events up to its last second, and no end that came later (a visit goes on)."""
-        last = at.astype("datetime64[m]").astype("datetime64[s]") + np.timedelta64(59, "s")
+        """What was known at the second `at`: events up to then, and no end that came later (a visit goes on)."""
         static = int(np.isnat(self.time).sum())
-        known = static + int(np.searchsorted(self.time[static:], last, side="right"))
+        known = static + int(np.searchsorted(self.time[static:], at, side="right"))
         end = self.end[:known]
         cut = {name: getattr(self, name)[:known] for name in ("time", "code", "value", "text", "unit", "visit", "table", "before", "nth")}
-        return replace(self, end=np.where(end > last, NAT, end), **cut)
+        return replace(self, end=np.where(end > at, NAT, end), **cut)
 
 
 def _links(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
