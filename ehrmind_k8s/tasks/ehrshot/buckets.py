@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ehrmind_k8s.tasks.ehrshot.mixing import mixed
-from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline, demographic
 
 BUCKET_ROWS = 400_000  # events; about 40 MB each
 MOST_BUCKETS = 512  # open files while dealing
@@ -96,6 +96,7 @@ class Buckets:
 
     def __post_init__(self) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._facts: list[bool] = []
         self._files = [pa.OSFile(str(self.folder / f"{i}.arrow"), "wb") for i in range(self.size)]
         self._writers = [pa.ipc.new_stream(file, _SCHEMA, options=options) for file in self._files]
 
@@ -103,18 +104,23 @@ class Buckets:
         """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted.
 
         A time of exactly midnight is a date: its event is known at the end of that day, and an end has come by then. Else a label of that
-        morning would see the afternoon. Facts about the person (birth, sex) stay where they are.
+        morning would see the afternoon. Facts about the person (birth, sex) stay where they are, and need no time. Whatever else has none
+        may have happened after any label, and is left out.
         """
         code, unit = self.codes.encode(events.code), self.units.encode(events.unit)
         text, long = _short(events.text)
-        kept = code >= 0
-        self.counts["left_out"]["without_code"] += int((~kept).sum())
+        fact, timeless = self._demographic()[code], np.isnat(events.time)
+        table = np.where(fact & timeless, PERSON, events.table).astype(np.int8)
+        lost = timeless & (code >= 0) & ((table != PERSON) | np.isin(code, self._births()))
+        kept = (code >= 0) & ~lost
+        self.counts["left_out"]["without_code"] += int((code < 0).sum())
+        self.counts["left_out"]["without_a_time"] += int(lost.sum())
         self.counts["left_out"]["texts_over_80_characters"] += long
-        for table, n in enumerate(np.bincount(events.table[kept], minlength=len(TABLES)).tolist()):
-            self.counts["events"][TABLES[table]] += n
-        midnight = _is_midnight(events.time) & (events.table != PERSON)
+        for place, n in enumerate(np.bincount(table[kept], minlength=len(TABLES)).tolist()):
+            self.counts["events"][TABLES[place]] += n
+        midnight = _is_midnight(events.time) & ~fact
         self.dated += int(midnight.sum())
-        self.visits_end |= bool((~np.isnat(events.end[events.table == VISIT])).any())
+        self.visits_end |= bool((~np.isnat(events.end[table == VISIT])).any())
         self.subjects = np.union1d(self.subjects, events.subject[kept])
         self.born = np.union1d(self.born, events.subject[np.isin(code, self._births())])
         columns = [
@@ -126,7 +132,7 @@ class Buckets:
             text,
             unit,
             events.visit,
-            events.table,
+            table,
         ]
         batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
         bucket = np.where(kept, mixed(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
@@ -157,6 +163,11 @@ class Buckets:
                 table = table.filter(pa.array(np.isin(table["subject"].to_numpy(), wanted)))
             if len(table):
                 yield from _sliced(table, births, names)
+
+    def _demographic(self) -> np.ndarray:
+        """Which of the codes so far are facts about a person; the last, which is place -1, is not."""
+        self._facts += map(demographic, self.codes.texts[len(self._facts) :])
+        return np.array([*self._facts, False])
 
     def _births(self) -> np.ndarray:
         return np.array([place for birth in BIRTHS if (place := self.codes.place(birth)) is not None], dtype=np.int32)

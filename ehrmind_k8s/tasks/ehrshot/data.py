@@ -23,6 +23,7 @@ from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.base import Count, TaskData
 from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot.buckets import PERSON
 from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
@@ -199,9 +200,12 @@ class _Walk:
             yield self._example(i, last[1])
 
     def _check(self, past: Timeline, time: np.datetime64, unit: Literal["s", "m"]) -> None:
-        """No event starts, and none ends, after the label's second or minute (`unit`); the age can be one."""
+        """No event starts, and none ends, after the label's second or minute (`unit`), or at no time; the age can be one."""
         starts, ends, now = (at.astype(f"datetime64[{unit}]") for at in (past.time, past.end, time))
-        assert not (starts > now).any() and not (ends > now).any(), f"subject with {len(past.time)} events: the record was not cut at the label"
+        timeless = past.table[np.isnat(starts)] != PERSON
+        assert not (starts > now).any() and not (ends > now).any() and not timeless.any(), (
+            f"subject with {len(past.time)} events: the record was not cut at the label"
+        )
         self.counts["checks"]["records_cut_at_label"] += 1
         self.counts["checks"]["age_over_120"] += int(past.birth is not None and time - past.birth > OLDEST)
         self.counts["checks"]["birth_unknown"] += int(past.birth is None)

@@ -1,7 +1,7 @@
 """MEDS (Medical Event Data Standard 0.3 and 0.4): parquet files of events, subject_id, time, code, numeric_value, text_value and more.
 
 EHRSHOT has been released so twice: one file with `omop_table` and no visits, and shards with `table`, `visit_id` and `end`. An event without
-a time is a static fact.
+a time is a static fact if it tells of the person; `buckets` leaves out all others.
 """
 
 import csv

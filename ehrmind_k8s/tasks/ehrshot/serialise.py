@@ -140,7 +140,7 @@ class Serialiser:
         for i in places:
             if i not in births or record.past.birth is None:
                 vocabulary, _, rest = codes[record.past.code[i]].partition("/")
-                told = f"- {vocabulary}: {self._named(codes[record.past.code[i]]) or rest}\n"
+                told = f"- {vocabulary}: {self._named(codes[record.past.code[i]]) or rest.strip('/')}\n"
                 yield _Line(told, self._part(told)[1], 1, int(record.past.nth[i]))
 
     def _lines(self, record: "_Record", section: Section) -> Iterator[_Line]:

@@ -61,7 +61,8 @@ def _dates_of_the_day(past: Patient, layout: str, draw: random.Random) -> list[E
     if _day_is_over(_at(past), layout):
         return past.events
     midnight = datetime.combine(_at(past).date(), time())
-    dated = [Event(midnight, f"SNOMED/{PLANTED}{i}", table, dated=True, visit=past.subject * 100 + 20 + i) for i, table in enumerate(DATED)]
+    tables = (*DATED, *(("person",) if layout != "omop" else ()))
+    dated = [Event(midnight, f"SNOMED/{PLANTED}{i}", table, dated=True, visit=past.subject * 100 + 20 + i) for i, table in enumerate(tables)]
     return [*past.events, *(replace(e, end=midnight) if e.table.startswith("visit") else e for e in dated)]
 
 
@@ -86,6 +87,21 @@ FUTURES: Mapping[str, Future] = {
 @pytest.mark.parametrize("kind", FUTURES)
 def test_no_kind_of_future_changes_the_prompt(kind: str, layout: str, tmp_path: Path) -> None:
     _same(layout, (FUTURES[kind],), OF_A_KIND, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["meds", "meds_shards"])
+def test_an_event_without_a_time_may_be_one_of_the_future_and_is_left_out(layout: str, tmp_path: Path) -> None:
+    pasts = _pasts(layout, OF_A_KIND)
+    without = _prompts(tmp_path / "without", pasts, layout)
+    with_ = _written(tmp_path / "with", pasts, layout)
+    path = next((tmp_path / "with").rglob("data*.parquet"))
+    events = pq.read_table(path)
+    subjects = sorted(set(events["subject_id"].to_pylist()))
+    codes = (f"SNOMED/{PLANTED}", "MEDS_DEATH", "SNOMED/57054005")
+    rows = [{"subject_id": s, "code": code, "text_value": f"found {PLANTED}"} for s in subjects for code in codes]
+    pq.write_table(pa.concat_tables([events, pa.Table.from_pylist(rows, events.schema)]), path)
+    assert _read(with_) == without
+    assert data.read(with_, _settings(), 1, words).audit["events_left_out"]["without_a_time"] == len(rows)
 
 
 @pytest.mark.parametrize("column", ["time"])

@@ -233,6 +233,20 @@ def test_what_is_left_out_or_changed_is_counted(tmp_path: Path) -> None:
         assert t.birth is None and [row[0] for row in rows(t)] == ["2010-05-01T23:59:59", "2010-05-02T23:59:59", "2010-05-03T10:00:00"]
 
 
+def test_facts_about_the_person_need_no_time_and_nothing_else_is_kept_without_one(tmp_path: Path) -> None:
+    """Some write vocabularies in capitals and with two strokes."""
+    facts = [("GENDER//F", None), ("Race/5", None), ("ETHNICITY//X", "observation"), ("SITE/1", "person")]
+    lost = [("SNOMED/57054005", None), ("MEDS_DEATH", None), ("MEDS_BIRTH", None), ("LOINC/1-1", "measurement")]
+    rows = [{"subject_id": 5, "time": None, "code": code, "table": table} for code, table in (*facts, *lost)]
+    schema = pa.schema([("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("table", pa.string())])
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "data" / "0.parquet")
+    with opened(tmp_path) as found:
+        (t,) = found.timelines(None)
+        assert {(t.names.codes[c], TABLES[k]) for c, k in zip(t.code, t.table, strict=True)} == {(code, "person") for code, _ in facts}
+        assert found.report["events"] == {"person": 4} and found.report["events_left_out"] == {"without_a_time": 4}
+
+
 GOOD = "0,5,2010-05-01 10:00:00,,X/1,1,g,7.0,measurement\n"
 
 
