@@ -89,8 +89,12 @@ def _check(name: str, schema: pa.Schema) -> None:
         if not fits(kind):
             expected = {"subject_id": "whole numbers", "time": "timestamps", "code": "texts"}[column]
             raise DataError(f"{name}: column {column} is {kind}, expected {expected}")
-        if column == "time" and kind.tz is not None:
-            raise DataError(f"{name}: column time has the zone {kind.tz}; expected local times without one, as labels have them")
+    for column in [c for c in ("time", "end") if c in schema.names]:
+        kind = schema.field(column).type
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            raise DataError(f"{name}: column {column} has the zone {kind.tz}; expected local times without one, as labels have them")
+        if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)):
+            raise DataError(f"{name}: column {column} is {kind}, expected timestamps")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -111,7 +115,7 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
     return Events(
         have["subject_id"].cast(pa.int64()).to_numpy(),
         columns.seconds(have["time"], name, "time"),
-        columns.seconds(have["end"].cast(pa.timestamp("us")), name, "end") if "end" in have else np.full(size, np.datetime64("NaT", "s")),
+        _ends(have["end"], name) if "end" in have else np.full(size, np.datetime64("NaT", "s")),
         texts["code"],
         value.fill_null(float("nan")).to_numpy(zero_copy_only=False),
         texts["text_value"],
@@ -119,6 +123,11 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
         pc.fill_null(visit, -1).to_numpy(zero_copy_only=False),
         columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"]),
     )
+
+
+def _ends(column: pa.Array, name: str) -> np.ndarray:
+    """Ends, of which a source may have dates only, or none. A cast to times would drop a zone without a word."""
+    return columns.seconds(column if pa.types.is_timestamp(column.type) else column.cast(pa.timestamp("s")), name, "end")
 
 
 def _pairs(path: Path) -> list[tuple[int, str]] | None:

@@ -104,7 +104,7 @@ def test_an_event_without_a_time_may_be_one_of_the_future_and_is_left_out(layout
     assert data.read(with_, _settings(), 1, words).audit["events_left_out"]["without_a_time"] == len(rows)
 
 
-@pytest.mark.parametrize("column", ["time"])
+@pytest.mark.parametrize("column", ["time", "end"])
 def test_times_with_a_zone_are_refused_in_every_column(column: str, tmp_path: Path) -> None:
     """A clock of another zone is hours ahead of the label's."""
     source = _written(tmp_path, _pasts("meds_shards", 3), "meds_shards")

@@ -313,6 +313,30 @@ def test_meds_columns_of_other_types_are_refused_by_name_and_close_ones_are_read
     assert events(_with_types(twin(tmp_path / "close", "meds"), **close)) == plain
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(pa.timestamp("us", "Asia/Tokyo"), "column end has the zone"), (pa.string(), "column end is string"), (pa.int64(), "column end")],
+)
+def test_ends_of_another_type_are_refused_by_name(kind: pa.DataType, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said), opened(_with_ends(tmp_path, kind)):
+        pass
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms"), pa.date32(), pa.null()])
+def test_ends_are_times_dates_or_none(kind: pa.DataType, tmp_path: Path) -> None:
+    with opened(_with_ends(tmp_path, kind)) as found:
+        ends = np.concatenate([t.end for t in found.timelines(None)])
+        assert found.names.visits_end == (kind != pa.null()) == bool((~np.isnat(ends)).any())
+
+
+def _with_ends(source: Path, kind: pa.DataType) -> Path:
+    for path in twin(source, "meds_shards").rglob("data_*.parquet"):
+        table = pq.read_table(path)
+        ends = pa.nulls(len(table), kind) if kind == pa.null() else table["end"].cast(pa.timestamp("ms")).cast(kind, safe=False)
+        pq.write_table(table.set_column(table.schema.get_field_index("end"), "end", ends), path)
+    return source
+
+
 def test_a_subject_in_two_splits_is_refused(tmp_path: Path) -> None:
     source = twin(tmp_path / "a", "ehrshot")
     with (source / "splits" / "person_id_map.csv").open("a", encoding="utf-8") as file:
