@@ -19,7 +19,7 @@ from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import words
 from ehrmind_k8s.tasks.ehrshot import data, synthetic
-from ehrmind_k8s.tasks.ehrshot.patients import FIRST_SUBJECT, Event, Patient
+from ehrmind_k8s.tasks.ehrshot.patients import FIRST_SUBJECT, ICU, Event, Label, Patient, evening
 
 RECORDS = 10_000 if os.environ.get("EHRMIND_FAULTS") == "1" else 300
 OF_A_KIND = RECORDS // 5
@@ -128,6 +128,70 @@ def test_the_part_of_a_second_after_the_question_is_the_future(tmp_path: Path) -
     assert _prompts(tmp_path / "with", [p for p in pasts if not _day_is_over(_at(p), "meds")], "meds") == [
         text for text, p in zip(without, pasts, strict=True) if not _day_is_over(_at(p), "meds")
     ]
+
+
+# Labels that are computed from the very events that come after them.
+
+AFTER: Mapping[str, tuple[str, str]] = {  # subtask -> code and table of what makes its label positive
+    "guo_readmission": ("Visit/IP", "visit_occurrence"),
+    "guo_icu": (ICU, "visit_detail"),
+    "new_acutemi": ("SNOMED/57054005", "condition_occurrence"),
+    "guo_los": ("", ""),
+}
+
+
+@pytest.mark.parametrize("layout", ["ehrshot", "meds_shards", "omop"])
+@pytest.mark.parametrize("subtask", AFTER)
+def test_a_label_computed_from_the_future_is_asked_without_it(subtask: str, layout: str, tmp_path: Path) -> None:
+    """The same stay with its outcome and more, and cut off right after the question with a label from a file."""
+    draw = random.Random(f"{subtask}:{layout}")
+    stays = [_stay(FIRST_SUBJECT + i, subtask, draw) for i in range(40)]
+    asked = [p.labels[subtask][0].time for p in stays]
+    whole = [
+        replace(p, events=_with_outcome(p, subtask, at, i % 2 == 1, draw), labels={}) for i, (p, at) in enumerate(zip(stays, asked, strict=True))
+    ]
+    settings = DataSpec(subtasks=(subtask,), labels="computed", labels_per_subject=None, test_fraction=1, split="by_subject", max_prompt_tokens=1500)
+    source = _written(tmp_path / "whole", whole, layout)
+    found = [(e.target["label"], e.messages[0]["content"]) for e in data.read(source, settings, 1, words).examples]
+    assert [label for label, _ in found] == [i % 2 for i in range(40)]
+    assert not any(str(PLANTED) in text for _, text in found)
+    last = [
+        replace(p, labels={subtask: [Label(at.replace(second=0 if layout == "ehrshot" else 59), False)]}) for p, at in zip(stays, asked, strict=True)
+    ]
+    given = settings.model_copy(update={"labels": "original"})
+    assert [text for _, text in found] == _read(_written(tmp_path / "cut", last, layout, subtask), given)
+
+
+def _stay(subject: int, subtask: str, draw: random.Random) -> Patient:
+    """A record up to the evening on which `subtask` asks about its one admission."""
+    patient = _born(subject, "test", draw)
+    start = datetime(2014, draw.randint(1, 12), draw.randint(1, 28), draw.randint(6, 20), draw.randint(0, 59))
+    end = start + timedelta(days=4, hours=draw.randint(-5, 3))
+    leaves = subtask in ("guo_readmission", "new_acutemi")
+    at = evening(end if leaves else start)
+    patient.add(start - 200 * DAY, "Visit/OP", "visit_occurrence", end=start - 200 * DAY + timedelta(hours=1), visit=subject * 100)
+    patient.add(start, "Visit/IP", "visit_occurrence", end=end if leaves else None, visit=subject * 100 + 1)
+    patient.add(start + timedelta(minutes=draw.randint(1, 100)), "LOINC/718-7", "measurement", value=float(draw.randint(1, 90)), unit="g/dL")
+    patient.events.append(Event(datetime.combine(start.date(), time()), KNOWN[2], "condition_occurrence", dated=True))
+    patient.label(subtask, at, False)
+    return patient
+
+
+def _with_outcome(past: Patient, subtask: str, at: datetime, positive: bool, draw: random.Random) -> list[Event]:
+    """The rest of the record: the outcome as early as can be or not at all, ends, and what is planted."""
+    events = [replace(e, end=e.time + (9 if positive and subtask == "guo_los" else 4) * DAY) if e.end is None and e.visit else e for e in past.events]
+    events += [Event(at + timedelta(seconds=60 + s), f"SNOMED/{PLANTED}", "condition_occurrence") for s in (0, 30)]
+    events += [
+        Event(at + 400 * DAY, f"SNOMED/{PLANTED}", "condition_occurrence"),
+        Event(at + DAY + timedelta(hours=2), f"CPT4/{PLANTED}", "procedure_occurrence"),
+    ]
+    code, table = AFTER[subtask]
+    if positive and code:
+        dated = draw.random() < 0.5
+        day = datetime.combine(at.date() + DAY, time())
+        when = {"guo_readmission": at + timedelta(minutes=1), "guo_icu": at + timedelta(minutes=1), "new_acutemi": at + DAY}[subtask]
+        events.append(Event(day if dated else when, code, table, dated=dated, visit=past.subject * 100 + 7 if table == "visit_occurrence" else None))
+    return sorted(events, key=lambda e: e.time)
 
 
 # Making the pairs.
