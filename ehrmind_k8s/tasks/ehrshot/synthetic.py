@@ -3,8 +3,8 @@
 Two sizes:
 
 `unit`        26 patients, all 15 tasks, both answers to each in every split, with the quirks of the real files: rows in no order, an unnamed index,
-              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap and end after the question, a diagnosis
-              at the very minute of the question, group codes of LOINC, a patient without a label, a child.
+              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap, that end after the question or at a
+              time that nobody wrote down, a diagnosis at the very minute of the question, group codes of LOINC, a patient without a label, a child.
 `quickstart`  short records for a toy model on a CPU, one question: readmission. A patient returns where points add up to 3: heart failure 3,
               kidney disease 1, low hemoglobin 1, low sodium 1. **The SFT traces come from an imperfect teacher**, who overlooks heart failure with
               probability TEACHER_ERROR: that is what leaves RLVR something to mend. The labels are right.
