@@ -20,7 +20,9 @@ BUCKET_ROWS = 400_000  # events; about 40 MB each
 MOST_BUCKETS = 512  # open files while dealing
 LONGEST_TEXT = 80  # characters of a text value; longer ones are notes, which prompts do not show
 LAST_SECOND = np.timedelta64(86399, "s")
+_NEVER = np.iinfo(np.int64).min  # what NaT is as a number
 PERSON, VISIT = TABLES.index("person"), TABLES.index("visit_occurrence")
+DIAGNOSES = tuple(TABLES.index(t) for t in ("condition_occurrence", "observation"))  # a date in them does not say when they were written down
 # Times are kept as datetime64's own integers, of which NaT is the least: events without a time sort first.
 _SCHEMA = pa.schema(
     [
@@ -33,13 +35,17 @@ _SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("visit", pa.int64()),
         ("table", pa.int8()),
+        ("held", pa.bool_()),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """A batch of E events as readers give them. Times are datetime64[s]; `code`, `text` and `unit` are arrow strings with nulls for none."""
+    """A batch of E events as readers give them. Times are datetime64[s]; `code`, `text` and `unit` are arrow strings with nulls for none.
+
+    `held` marks events that nobody knew before their visit was over, whatever their time says (None: there are none).
+    """
 
     subject: np.ndarray
     time: np.ndarray
@@ -50,6 +56,7 @@ class Events:
     unit: pa.Array
     visit: np.ndarray
     table: np.ndarray
+    held: np.ndarray | None = None
 
 
 class Dictionary:
@@ -133,6 +140,7 @@ class Buckets:
             unit,
             events.visit,
             table,
+            np.zeros(len(table), dtype=bool) if events.held is None else events.held,
         ]
         batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
         bucket = np.where(kept, mixed(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
@@ -178,6 +186,7 @@ def _sliced(table: pa.Table, births: np.ndarray, names: Names) -> Iterator[Timel
     columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
     texts = Dictionary()
     columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+    columns["time"] = _known(columns, columns.pop("held"))
     order = np.lexsort((columns["time"], columns["subject"]))
     columns = {name: column[order] for name, column in columns.items()}
     for name in ("time", "end"):
@@ -189,11 +198,35 @@ def _sliced(table: pa.Table, births: np.ndarray, names: Names) -> Iterator[Timel
         yield Timeline(subject, _birth(own, births), names=mine, **own)
 
 
+def _known(columns: Mapping[str, np.ndarray], held: np.ndarray) -> np.ndarray:
+    """When each event of a bucket was known: what is held, at the end of its visit, or with the last event of a visit whose end is not told."""
+    subject, visit, time = (columns[name] for name in ("subject", "visit", "time"))
+    rows = np.flatnonzero(np.isin(visit, visit[held & (visit >= 0)]))
+    if not len(rows):
+        return time
+    rows = rows[np.lexsort((visit[rows], subject[rows]))]
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = (subject[rows][1:] != subject[rows][:-1]) | (visit[rows][1:] != visit[rows][:-1])
+    starts = np.flatnonzero(first)
+    ends = np.where(columns["table"] == VISIT, columns["end"], _NEVER)[rows]
+    end, last = np.maximum.reduceat(ends, starts), np.maximum.reduceat(time[rows], starts)
+    over = np.repeat(np.where(end == _NEVER, last, end), np.diff(starts, append=len(rows)))
+    known = time.copy()
+    known[rows] = np.where(held[rows], np.maximum(time[rows], over), time[rows])
+    return known
+
+
 def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime64 | None:
     """The time of the first event that says so."""
     found = columns["time"][np.isin(columns["code"], births)]
     found = found[~np.isnat(found)]
     return found.min() if len(found) else None
+
+
+def dated(time: np.ndarray) -> np.ndarray:
+    """Which times stand for a date: midnight, or the last second of a day, which some write for it."""
+    found: np.ndarray = _is_midnight(time) | _is_midnight(time + np.timedelta64(1, "s"))
+    return found
 
 
 def _is_midnight(time: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
 from ehrmind_k8s.tasks.ehrshot import columns, concepts
-from ehrmind_k8s.tasks.ehrshot.buckets import Events
+from ehrmind_k8s.tasks.ehrshot.buckets import DIAGNOSES, Events, dated
 
 NEEDED = ("subject_id", "time", "code")
 WANTED = (*NEEDED, "numeric_value", "text_value", "unit", "visit_id", "end", "omop_table", "table")
@@ -111,17 +111,22 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
     value = have["numeric_value"].cast(pa.float64()) if "numeric_value" in have else pa.nulls(size, pa.float64())
     visit = have["visit_id"].cast(pa.int64()) if "visit_id" in have else pa.nulls(size, pa.int64())
     table = have.get("omop_table", have.get("table"))
+    time, visit = columns.seconds(have["time"], name, "time"), pc.fill_null(visit, -1).to_numpy(zero_copy_only=False)
+    place = columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"])
+    held = (visit >= 0) & dated(time) & np.isin(place, DIAGNOSES)
     warnings["events_without_a_time"] += have["time"].null_count
+    warnings["events_known_at_the_end_of_their_visit"] += int(held.sum())
     return Events(
         have["subject_id"].cast(pa.int64()).to_numpy(),
-        columns.seconds(have["time"], name, "time"),
+        time,
         _ends(have["end"], name) if "end" in have else np.full(size, np.datetime64("NaT", "s")),
         texts["code"],
         value.fill_null(float("nan")).to_numpy(zero_copy_only=False),
         texts["text_value"],
         texts["unit"],
-        pc.fill_null(visit, -1).to_numpy(zero_copy_only=False),
-        columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"]),
+        visit,
+        place,
+        held,
     )
 
 

@@ -2,7 +2,8 @@
 
     PERSON.csv   visit_occurrence/part-0.parquet   measurement.csv.gz   CONCEPT.csv (Athena: tabs)
 
-OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). A code is the concept's
+OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). The diagnoses of a stay
+are written for its bill when it is over, and dated on its first day: they are held until the visit ends. A code is the concept's
 `VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own code. Notes are not read.
 """
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
 from ehrmind_k8s.tasks.ehrshot import columns, concepts, original
-from ehrmind_k8s.tasks.ehrshot.buckets import Events
+from ehrmind_k8s.tasks.ehrshot.buckets import DIAGNOSES, Events, dated
 from ehrmind_k8s.tasks.ehrshot.concepts import Concepts
 from ehrmind_k8s.tasks.ehrshot.timeline import NAT, TABLES
 
@@ -49,6 +50,15 @@ PERSON = "person"
 PERSON_CONCEPTS = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id")
 BIRTH = "MEDS_BIRTH"
 ROW_BYTES = 100
+# Type concepts of records that were made for a bill (OHDSI Athena, vocabularies Type Concept, Condition Type, Procedure Type, Observation Type):
+# claims and their headers and details, discharge and billing records of an EHR, and positions on a claim.
+BILLING = np.array(
+    [
+        *(32019, 32810, 32811, 32812, 32816, 32821, 32823, 32824, 32882, 32886),
+        *(*range(32844, 32847), *range(32853, 32856), *range(32859, 32862), 32869, *range(32871, 32874)),
+        *(*range(38000183, 38000245), *range(38000248, 38000275), *range(44786627, 44786632), *range(45756835, 45756911)),
+    ]
+)
 _SHARD = re.compile(r"[-_.]?(?:part)?[-_.]?[0-9]+(?:-of-[0-9]+)?$")
 
 
@@ -132,7 +142,19 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     if missing := int(np.isnat(time).sum()):
         raise DataError(f"{name}: {missing} rows of a part have no {layout.start}_date; every event has one")
     visit = concepts.integers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", missing=-1, size=size)
-    return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, np.full(size, TABLES.index(table), dtype=np.int8))
+    held = _held(batch, table, time, visit, name)
+    warnings["events_known_at_the_end_of_their_visit"] += int(held.sum())
+    place = np.full(size, TABLES.index(table), dtype=np.int8)
+    return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, place, held)
+
+
+def _held(batch: Mapping[str, pa.Array], table: str, time: np.ndarray, visit: np.ndarray, name: str) -> np.ndarray:
+    """Which events of a visit nobody knew before it was over: what was written for its bill, and diagnoses of which only the date is told."""
+    if table in ("visit_occurrence", "visit_detail", "death"):
+        return np.zeros(len(time), dtype=bool)
+    field = f"{CLINICAL[table].source}_type_concept_id"
+    billed = np.isin(concepts.integers(batch.get(field), name, field, missing=0, size=len(time)), BILLING)
+    return (visit >= 0) & (billed | (dated(time) if TABLES.index(table) in DIAGNOSES else False))
 
 
 def _values(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str, size: int) -> tuple[np.ndarray, pa.Array]:

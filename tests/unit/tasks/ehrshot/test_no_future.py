@@ -75,11 +75,23 @@ def _ends(past: Patient, layout: str, draw: random.Random) -> list[Event]:
     return [replace(e, end=draw.choice(late + today)) if e.end is None and e.table in tables else e for e in past.events]
 
 
+def _diagnoses_of_the_visit(past: Patient, layout: str, draw: random.Random) -> list[Event]:
+    """A hospital writes the diagnoses of a stay at its end, and dates them on its first day."""
+    events = list(past.events)
+    for i, e in enumerate(events):
+        if e.table == "visit_occurrence" and e.end is None and layout in ("omop", "meds_shards"):
+            events[i] = replace(e, end=_at(past) + 3 * DAY)
+            day = datetime.combine(e.time.date(), time())
+            events.append(Event(day, f"SNOMED/{PLANTED}", "condition_occurrence", visit=e.visit, dated=True))
+    return events
+
+
 FUTURES: Mapping[str, Future] = {
     "seconds_later": _seconds_later,
     "later": _later,
     "dates_of_the_day": _dates_of_the_day,
     "ends": _ends,
+    "diagnoses_of_the_visit": _diagnoses_of_the_visit,
 }
 
 

@@ -366,6 +366,50 @@ def test_an_omop_value_that_cannot_be_read_is_refused_with_its_column_and_withou
     assert "MEASUREMENT.csv" in str(error.value) and SECRET not in str(error.value)
 
 
+DIAGNOSED = "person_id,condition_concept_id,condition_start_date,condition_start_datetime,condition_type_concept_id,visit_occurrence_id\n"
+BILL, PROBLEM_LIST = 32019, 32840
+
+
+@pytest.mark.parametrize(
+    ("table", "time", "kind", "visit", "known"),
+    [
+        ("condition", "", PROBLEM_LIST, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 00:00:00", 0, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 23:59:59", 0, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", BILL, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", 38000200, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", PROBLEM_LIST, "7", "2020-03-01T10:05:00"),
+        ("condition", "", BILL, "", "2020-03-01T23:59:59"),
+        ("condition", "", BILL, "8", "2020-03-20T09:00:00"),  # a visit without an end, with its last event
+        ("condition", "", BILL, "9", "2020-03-01T23:59:59"),  # a visit that the source lacks
+        ("observation", "", 0, "7", "2020-03-05T12:00:00"),
+        ("procedure", "", 0, "7", "2020-03-01T23:59:59"),
+        ("procedure", "", 32855, "7", "2020-03-05T12:00:00"),
+        ("measurement", "", 0, "7", "2020-03-01T23:59:59"),
+    ],
+)
+def test_what_is_written_for_a_bill_is_known_when_the_visit_is_over(table: str, time: str, kind: int, visit: str, known: str, tmp_path: Path) -> None:
+    name = {"condition": "condition_occurrence", "procedure": "procedure_occurrence"}.get(table, table)
+    header = DIAGNOSED.replace("condition_start", "condition_start" if table == "condition" else table).replace("condition", table)
+    person = "person_id,year_of_birth\n5,1950\n6,1950\n"
+    visits = (
+        "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_start_datetime,visit_end_date,visit_end_datetime\n"
+        "7,5,9201,2020-03-01,2020-03-01 10:00:00,2020-03-05,2020-03-05 12:00:00\n8,5,9201,2020-03-01,2020-03-01 10:00:00,,\n"
+        "7,6,9201,2020-03-01,2020-03-01 10:00:00,2020-09-05,2020-09-05 12:00:00\n"
+    )
+    drugs = (
+        "person_id,drug_concept_id,drug_exposure_start_date,drug_exposure_start_datetime,visit_occurrence_id\n5,3,2020-03-20,2020-03-20 09:00:00,8\n"
+    )
+    files = {"PERSON": person, "VISIT_OCCURRENCE": visits, "DRUG_EXPOSURE": drugs, name: f"{header}5,4,2020-03-01,{time},{kind},{visit}\n"}
+    for file, text in files.items():
+        (tmp_path / f"{file}.csv").write_text(text, encoding="utf-8")
+    with opened(tmp_path) as found:
+        mine = next(t for t in found.timelines(None) if t.subject == 5)
+        assert [row[0] for row in rows(mine) if row[1] == "OMOP/4"] == [known]
+        held = visit != "" and (kind in (BILL, 38000200, 32855) or (table in ("condition", "observation") and "10:05" not in time))
+        assert found.report["reading"].get("events_known_at_the_end_of_their_visit", 0) == held
+
+
 def test_events_of_somebody_who_is_not_in_person_are_kept_and_counted(tmp_path: Path) -> None:
     path = twin(tmp_path, "omop") / "PERSON.csv"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
