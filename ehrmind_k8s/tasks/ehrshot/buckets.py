@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.tasks.ehrshot import texts
 from ehrmind_k8s.tasks.ehrshot.mixing import mixed
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline, demographic
 
 BUCKET_ROWS = 400_000  # events; about 40 MB each
 MOST_BUCKETS = 512  # open files while dealing
-LONGEST_TEXT = 80  # characters of a text value; longer ones are notes, which prompts do not show
+MOST_CODES = 1_000_000  # distinct ones, held in memory for the whole source; hospitals use some 100,000
 LAST_SECOND = np.timedelta64(86399, "s")
 _NEVER = np.iinfo(np.int64).min  # what NaT is as a number
 PERSON, VISIT = TABLES.index("person"), TABLES.index("visit_occurrence")
@@ -108,19 +109,26 @@ class Buckets:
         self._writers = [pa.ipc.new_stream(file, _SCHEMA, options=options) for file in self._files]
 
     def deal(self, events: Events) -> None:
-        """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted.
+        """Write a batch to the buckets of its subjects. Events without a code, and what is too long for one, are left out and counted.
+
+        Raises DataError where there are more codes than any vocabulary has.
 
         A time of exactly midnight is a date: its event is known at the end of that day, and an end has come by then. Else a label of that
         morning would see the afternoon. Facts about the person (birth, sex) stay where they are, and need no time. Whatever else has none
         may have happened after any label, and is left out.
         """
-        code, unit = self.codes.encode(events.code), self.units.encode(events.unit)
-        text, long = _short(events.text)
+        (codes, sentences), (text, long), (units, remarks) = (texts.short(column) for column in (events.code, events.text, events.unit))
+        code, unit = self.codes.encode(codes), self.units.encode(units)
+        if (most := max(len(self.codes.texts), len(self.units.texts))) > MOST_CODES:
+            raise DataError(f"the source has more than {most - 1} distinct codes or units: one of these columns holds free text; leave it empty")
         fact, timeless = self._demographic()[code], np.isnat(events.time)
-        table = np.where(fact & timeless, PERSON, events.table).astype(np.int8)
-        lost = timeless & (code >= 0) & ((table != PERSON) | np.isin(code, self._births()))
+        birth = np.isin(code, self._births())
+        table = np.where((fact & timeless) | birth, PERSON, events.table).astype(np.int8)
+        lost = timeless & (code >= 0) & ((table != PERSON) | birth)
         kept = (code >= 0) & ~lost
-        self.counts["left_out"]["without_code"] += int((code < 0).sum())
+        self.counts["left_out"]["without_code"] += int((code < 0).sum()) - sentences
+        self.counts["left_out"]["codes_over_80_characters"] += sentences
+        self.counts["left_out"]["units_over_80_characters"] += remarks
         self.counts["left_out"]["without_a_time"] += int(lost.sum())
         self.counts["left_out"]["texts_over_80_characters"] += long
         for place, n in enumerate(np.bincount(table[kept], minlength=len(TABLES)).tolist()):
@@ -129,7 +137,7 @@ class Buckets:
         self.dated += int(midnight.sum())
         self.visits_end |= bool((~np.isnat(events.end[table == VISIT])).any())
         self.subjects = np.union1d(self.subjects, events.subject[kept])
-        self.born = np.union1d(self.born, events.subject[np.isin(code, self._births())])
+        self.born = np.union1d(self.born, events.subject[birth])
         columns = [
             events.subject,
             np.where(midnight, events.time + LAST_SECOND, events.time).astype(np.int64),
@@ -184,15 +192,15 @@ class Buckets:
 def _sliced(table: pa.Table, births: np.ndarray, names: Names) -> Iterator[Timeline]:
     """The timelines of one bucket. Events of one time keep the order of the source."""
     columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
-    texts = Dictionary()
-    columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+    told = Dictionary()
+    columns["text"] = told.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
     columns["time"] = _known(columns, columns.pop("held"))
     order = np.lexsort((columns["time"], columns["subject"]))
     columns = {name: column[order] for name, column in columns.items()}
     for name in ("time", "end"):
         columns[name] = columns[name].view("datetime64[s]")
     subjects, starts = np.unique(columns.pop("subject"), return_index=True)
-    mine = replace(names, texts=texts.texts)
+    mine = replace(names, texts=told.texts)
     for subject, start, stop in zip(subjects.tolist(), starts, [*starts[1:], len(order)], strict=True):
         own = {name: column[start:stop] for name, column in columns.items()}
         yield Timeline(subject, _birth(own, births), names=mine, **own)
@@ -232,10 +240,3 @@ def dated(time: np.ndarray) -> np.ndarray:
 def _is_midnight(time: np.ndarray) -> np.ndarray:
     found: np.ndarray = ~np.isnat(time) & (time.astype(np.int64) % 86400 == 0)
     return found
-
-
-def _short(text: pa.Array) -> tuple[pa.Array, int]:
-    """The texts without long ones, and how many these were."""
-    long = pa.compute.greater(pa.compute.utf8_length(text), LONGEST_TEXT).fill_null(False)
-    count = pa.compute.sum(long).as_py() or 0
-    return (pa.compute.if_else(long, pa.scalar(None, pa.string()), text) if count else text), count

@@ -4,7 +4,8 @@
 
 OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). The diagnoses of a stay
 are written for its bill when it is over, and dated on its first day: they are held until the visit ends. A code is the concept's
-`VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own code. Notes are not read.
+`VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own word, unless
+it is prose. Notes are not read.
 """
 
 import re
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns, concepts, original
+from ehrmind_k8s.tasks.ehrshot import columns, concepts, original, texts
 from ehrmind_k8s.tasks.ehrshot.buckets import DIAGNOSES, Events, dated
 from ehrmind_k8s.tasks.ehrshot.concepts import Concepts
 from ehrmind_k8s.tasks.ehrshot.timeline import NAT, TABLES
@@ -130,8 +131,12 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     concept = concepts.integers(batch.get(layout.concept), name, layout.concept, missing=0, size=size)
     own = concepts.integers(batch.get(f"{layout.source}_source_concept_id"), name, f"{layout.source}_source_concept_id", missing=0, size=size)
     code = vocabulary.codes(np.where(concept > 0, concept, own))
-    written = pc.binary_join_element_wise(pa.scalar("SOURCE"), _texts(batch.get(f"{layout.source}_source_value"), size), "/")
-    code = pa.array(["MEDS_DEATH"] * size, pa.string()) if table == "death" else pc.coalesce(code, written)
+    if table == "death":
+        code = pa.array(["MEDS_DEATH"] * size, pa.string())
+    elif code.null_count:
+        words, prose = _words(_texts(batch.get(f"{layout.source}_source_value"), size), code)
+        code = pc.coalesce(code, pc.binary_join_element_wise(pa.scalar("SOURCE"), words, "/"))
+        warnings["source_values_that_are_prose"] += prose
     value, text = _values(batch, vocabulary, name, size)
     warnings["values_that_are_text"] += size - text.null_count
     unit = _texts(batch.get("unit_source_value"), size)
@@ -146,6 +151,14 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     warnings["events_known_at_the_end_of_their_visit"] += int(held.sum())
     place = np.full(size, TABLES.index(table), dtype=np.int8)
     return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, place, held)
+
+
+def _words(written: pa.Array, code: pa.Array) -> tuple[pa.Array, int]:
+    """The source's own words for events without a code, null for what is long or has a date: a note, not a name. And how many notes there were."""
+    encoded = pc.if_else(pc.is_null(code), written, pa.scalar(None, pa.string())).dictionary_encode()
+    names = pa.array([None if len(t) > texts.LONGEST or texts.has_date(t) else t for t in encoded.dictionary.to_pylist()], pa.string())
+    words = pc.take(names, encoded.indices)
+    return words, words.null_count - encoded.null_count
 
 
 def _held(batch: Mapping[str, pa.Array], table: str, time: np.ndarray, visit: np.ndarray, name: str) -> np.ndarray:

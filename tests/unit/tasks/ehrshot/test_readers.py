@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrmind_k8s.errors import DataError
-from ehrmind_k8s.tasks.ehrshot import original, patients, readers, synthetic
+from ehrmind_k8s.tasks.ehrshot import buckets, original, patients, readers, synthetic
 from ehrmind_k8s.tasks.ehrshot.patients import Patient
 from ehrmind_k8s.tasks.ehrshot.readers import Source
+from ehrmind_k8s.tasks.ehrshot.serialise import serialise
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
 from tests.conftest import shared_data
 
@@ -245,6 +246,42 @@ def test_facts_about_the_person_need_no_time_and_nothing_else_is_kept_without_on
         (t,) = found.timelines(None)
         assert {(t.names.codes[c], TABLES[k]) for c, k in zip(t.code, t.table, strict=True)} == {(code, "person") for code, _ in facts}
         assert found.report["events"] == {"person": 4} and found.report["events_left_out"] == {"without_a_time": 4}
+
+
+def test_prose_in_the_place_of_a_code_or_a_unit_is_left_out_and_counted(tmp_path: Path) -> None:
+    long = "n" * 81
+    lines = f"0,5,2010-05-01 10:00:00,,{long},1,,,measurement\n1,5,2010-05-01 11:00:00,,X/1,1,{long},,measurement\n"
+    with opened(csv_source(tmp_path, lines)) as found:
+        assert found.report["events_left_out"] == {"codes_over_80_characters": 1, "units_over_80_characters": 1}
+        assert found.names.codes == ["X/1"] and not found.names.units
+
+
+def test_a_column_of_codes_that_holds_free_text_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "MOST_CODES", 100)
+    lines = "".join(f"{i},5,2010-05-01 10:00:00,,{SECRET} {i},1,,,measurement\n" for i in range(200))
+    with pytest.raises(DataError, match="holds free text") as error, opened(csv_source(tmp_path, lines)):
+        pass
+    assert SECRET not in str(error.value)
+
+
+def test_a_birth_tells_of_the_person_whatever_its_table(tmp_path: Path) -> None:
+    lines = "".join(f"{i},5,1910-05-01 00:00:00,,SNOMED/3950001,,,,{table}\n" for i, table in enumerate(("condition_occurrence", "", "observation")))
+    with opened(csv_source(tmp_path, lines + "9,5,2010-05-01 10:00:00,,X/1,1,g,,measurement\n")) as found:
+        (t,) = found.timelines(None)
+        assert [row[:3] for row in rows(t)][:3] == [("1910-05-01T00:00:00", "SNOMED/3950001", "person")] * 3
+        shown = serialise(t, np.datetime64("2011-01-01T00:00:00"), 100, lambda text: len(text.split())).text
+        assert "90 years or older" in shown and "3950001" not in shown
+
+
+def test_the_source_s_own_word_stands_for_a_concept_that_is_missing_and_its_prose_does_not(tmp_path: Path) -> None:
+    written = ("I21.4", "Hemoglobin A1c", "Seen by Dr Jane Roe on 2019-05-01, MRN 4455667", "seen 4 Mar 2020", "x" * 81, "")
+    (tmp_path / "PERSON.csv").write_text("person_id,year_of_birth\n5,1950\n", encoding="utf-8")
+    lines = "".join(f'5,0,2020-03-01,"{text}"\n' for text in written)
+    header = "person_id,condition_concept_id,condition_start_date,condition_source_value\n"
+    (tmp_path / "CONDITION_OCCURRENCE.csv").write_text(header + lines, encoding="utf-8")
+    with opened(tmp_path) as found:
+        assert set(found.names.codes) == {"MEDS_BIRTH", "SOURCE/I21.4", "SOURCE/Hemoglobin A1c"}
+        assert found.report["reading"]["source_values_that_are_prose"] == 3 and found.report["events_left_out"] == {"without_code": 4}
 
 
 GOOD = "0,5,2010-05-01 10:00:00,,X/1,1,g,7.0,measurement\n"
