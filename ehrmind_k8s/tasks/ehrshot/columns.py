@@ -147,11 +147,16 @@ def problem(said: str, names: Sequence[str], types: Mapping[str, pa.DataType]) -
 
 
 def seconds(column: pa.Array, file: str, name: str) -> np.ndarray:
-    """Times of a timestamp column as datetime64[s], null as NaT. Raises DataError for times with a zone."""
+    """Times of a timestamp column as datetime64[s], null as NaT. Raises DataError for times with a zone.
+
+    A part of a second counts as its end, when the event is known for sure; the last second of a day stays in its day.
+    """
     if column.type.tz is not None:
         raise DataError(f"{file}: times of column {name} have the zone {column.type.tz}; expected local times without one, as labels have them")
-    found: np.ndarray = column.to_numpy(zero_copy_only=False).astype("datetime64[s]")
-    return found
+    exact: np.ndarray = column.to_numpy(zero_copy_only=False)
+    second: np.ndarray = exact.astype("datetime64[s]")
+    after = second + np.timedelta64(1, "s")
+    return np.where((second < exact) & (after.astype("datetime64[D]") == second.astype("datetime64[D]")), after, second)
 
 
 def numbers(column: pa.Array) -> tuple[np.ndarray, pa.Array]:

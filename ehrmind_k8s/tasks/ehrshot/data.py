@@ -7,12 +7,12 @@ its prompt: `Timeline.until` is the only cut, and what it returns is looked at a
 
 import hmac
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Literal
 from weakref import finalize
 
 import numpy as np
@@ -24,6 +24,7 @@ from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.base import Count, TaskData
 from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, splits, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot.buckets import PERSON
 from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
@@ -39,6 +40,7 @@ LEAST_RECORD = 32  # tokens that a prompt must leave for the record
 COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
 PIECES = 4096  # of labels, before they are joined to one
 OLDEST = np.timedelta64(120 * 365, "D")
+LAST_SECOND = np.timedelta64(59, "s")  # of a minute
 
 
 def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
@@ -54,9 +56,10 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     try:
         records = readers.open(source, work)
         vocabulary = _vocabulary(source, records, chosen)
-        given = _given(files, chosen, records, vocabulary, data)
+        to_the_minute = _to_the_minute(chosen, records.layout, bool(files))
+        given = _given(files, chosen, records, vocabulary, data, to_the_minute)
         found = cohort.build(chosen, given, records.splits.of, cohort.shot_files(source), data, seed)
-        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
+        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)), to_the_minute)
         inputs = dict(records.inputs) | _inputs(source, files, chosen, data.shots is not None)
     except BaseException:
         rmtree(work, ignore_errors=True)
@@ -73,7 +76,7 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
         audit["warnings"] = [*audit.get("warnings", ()), *records.splits.warnings]
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
-    walk = _Walk(records.key, found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
+    walk = _Walk(records.key, found, chosen, to_the_minute, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
 
@@ -113,12 +116,27 @@ def _refusal(subtask: Subtask, vocabulary: Vocabulary, visits_end: bool) -> str 
     return labelling.refusal(subtask.name, vocabulary, visits_end) or vocabulary.refusal(subtask.name)
 
 
+def _to_the_minute(chosen: Sequence[Subtask], layout: str, from_files: bool) -> frozenset[str]:
+    """Subtasks whose label times stand for a whole minute; what comes after the very second of all others is unknown.
+
+    The benchmark cuts seconds off its labels. Labels that we compute at 23:59 mean the end of the day, when what has but a date is known too.
+    """
+    if layout in readers.BENCHMARK:
+        return frozenset(s.name for s in chosen if s.name in subtasks.BENCHMARK)
+    return frozenset() if from_files else frozenset(s.name for s in chosen if s.name in labelling.IN_THE_EVENING)
+
+
 def _given(
-    files: Mapping[str, Path], chosen: Sequence[Subtask], records: readers.Source, vocabulary: Vocabulary, data: DataSpec
+    files: Mapping[str, Path],
+    chosen: Sequence[Subtask],
+    records: readers.Source,
+    vocabulary: Vocabulary,
+    data: DataSpec,
+    to_the_minute: Collection[str],
 ) -> dict[str, Labels]:
     """Subtask -> its labels, from files, or from a walk through all events."""
     if files:
-        return {s.name: labels.read(files[s.folder], s) for s in chosen}
+        return {s.name: labels.read(files[s.folder], s, s.name in to_the_minute) for s in chosen}
     for s in chosen:
         if why := _refusal(s, vocabulary, records.names.visits_end):
             files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
@@ -139,8 +157,8 @@ def computed(timelines: Iterable[Timeline], names: Sequence[str], vocabulary: Vo
 
 
 def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
-    for subject, minute, code in zip(asked.subject.tolist(), labels.minutes(asked.time), asked.subtask.tolist(), strict=True):
-        yield subject, minute, chosen[code].name
+    for subject, second, code in zip(asked.subject.tolist(), labels.seconds(asked.time), asked.subtask.tolist(), strict=True):
+        yield subject, second, chosen[code].name
 
 
 def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask], shots: bool) -> dict[str, str]:
@@ -165,6 +183,7 @@ class _Walk:
     key: bytes
     found: Cohort
     chosen: Sequence[Subtask]
+    to_the_minute: Collection[str]
     traces: Mapping[Key, str]
     vocabulary: Vocabulary | None
     serialiser: Serialiser
@@ -192,26 +211,29 @@ class _Walk:
             self.audit["labels_recomputed"] = {name: dict(sorted(counts.items())) for name, counts in sorted(self.agreement.items())}
 
     def _of_subject(self, timeline: Timeline, rows: np.ndarray) -> Iterator[Example]:
-        """Examples of one subject. Labels at one time share the cut and the text."""
+        """Examples of one subject. Labels with one cut share its text."""
         last: tuple[np.datetime64, Text] | None = None
         for i in rows:
             time = self.found.asked.time[i]
             if timeline.birth is not None and time < timeline.birth:
                 self._drop(i, "label_before_birth")
                 continue
-            if last is None or last[0] != time:
-                past = timeline.until(time)
+            minute = self.chosen[self.found.asked.subtask[i]].name in self.to_the_minute
+            until = time + LAST_SECOND if minute else time
+            if last is None or last[0] != until:
+                past = timeline.until(until)
                 if not (~np.isnat(past.time) & (past.time != past.birth)).any():
                     self._drop(i, "no_event_before_label")
                     continue
-                self._check(past, time)
-                last = (time, self.serialiser.text(past, time))
+                self._check(past, time, "m" if minute else "s")
+                last = (until, self.serialiser.text(past, time))
             yield self._example(i, last[1])
 
-    def _check(self, past: Timeline, time: np.datetime64) -> None:
-        """No event starts, and none ends, after the label's minute; the age can be one."""
-        limit = time + np.timedelta64(59, "s")
-        assert not (past.time > limit).any() and not (past.end > limit).any(), (
+    def _check(self, past: Timeline, time: np.datetime64, unit: Literal["s", "m"]) -> None:
+        """No event starts, and none ends, after the label's second or minute (`unit`), or at no time; the age can be one."""
+        starts, ends, now = (at.astype(f"datetime64[{unit}]") for at in (past.time, past.end, time))
+        timeless = past.table[np.isnat(starts)] != PERSON
+        assert not (starts > now).any() and not (ends > now).any() and not timeless.any(), (
             f"subject with {len(past.time)} events: the record was not cut at the label"
         )
         self.counts["checks"]["records_cut_at_label"] += 1
@@ -220,7 +242,7 @@ class _Walk:
 
     def _example(self, i: int, text: Text) -> Example:
         asked, subtask = self.found.asked, self.chosen[self.found.asked.subtask[i]]
-        subject, minute = int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0]
+        subject, second = int(asked.subject[i]), labels.seconds(asked.time[i : i + 1])[0]
         target = {"subtask": subtask.name, "label": int(asked.value[i]), "positive": subtask.positive, "negative": subtask.negative}
         self.counts["events_kept"].update(text.kept)
         self.counts["events_dropped"].update(text.dropped)
@@ -232,7 +254,7 @@ class _Walk:
             category=subtask.name,
             messages=prompt.messages(text.text, subtask),
             target=target,
-            sft_text=self.traces.get((subject, minute, subtask.name)),
+            sft_text=self.traces.get((subject, second, subtask.name)),
             meta={"events_kept": dict(text.kept), "events_dropped": dict(text.dropped)},
         )
 

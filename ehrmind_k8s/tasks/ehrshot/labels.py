@@ -7,11 +7,12 @@
     benchmark/<subtask>/all_shots_data.json     which labels a k-shot sample has
     traces.jsonl                                {"subject", "prediction_time", "subtask", "text"}: a completion to learn
 
-Times are local times of the record, without a zone, and count to the minute, as the benchmark's do: its 23:59:59 is written 23:59:00.
+Times are local times of the record, without a zone, and count to the second; a part of a second is cut off, so that nothing after it is known.
+The benchmark's own count to the minute: its 23:59:59 is written 23:59:00, and stands for all of that minute (`minute`).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ VALUE_COLUMNS = ("boolean_value", "integer_value")
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 _BOOLEANS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
-Key = tuple[int, int, str]  # subject, prediction time (minutes since 1970), subtask
+Key = tuple[int, int, str]  # subject, prediction time (seconds since 1970), subtask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """N labels: subject (int64), time (datetime64[s], whole minutes), value (int64)."""
+    """N labels: subject (int64), time (datetime64[s]), value (int64)."""
 
     subject: np.ndarray
     time: np.ndarray
@@ -72,8 +73,8 @@ def shards(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
 
 
-def read(path: Path, subtask: Subtask) -> Labels:
-    """Labels of one subtask, as its file has them: value 0 or 1. Raises DataError with file, row and column."""
+def read(path: Path, subtask: Subtask, to_the_minute: bool = False) -> Labels:
+    """Labels of one subtask, as its file has them: value 0 or 1, times to the second or to the minute. Raises DataError with file, row, column."""
     found = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     bad = np.flatnonzero((found.value < 0) | (found.value > subtask.highest))
     if bad.size:
@@ -82,7 +83,7 @@ def read(path: Path, subtask: Subtask) -> Labels:
             f" {bad.size} of {len(found)} rows are outside"
         )
     value = np.array([subtask.value(v) for v in range(int(found.value.max()) + 1)] if len(found) else [], dtype=np.int64)
-    return Labels(found.subject, found.time, value[found.value])
+    return Labels(found.subject, minute(found.time) if to_the_minute else found.time, value[found.value])
 
 
 def unique(found: Labels) -> tuple[Labels, Labels, Labels]:
@@ -123,15 +124,19 @@ def shots(path: Path, subtask: Subtask, finding: str | None, k: int, replicate: 
 def _sample(sample: Mapping[str, Any], word: str, path: Path) -> set[tuple[int, int]]:
     """(subject, minute) of the labels that a sample has in one split. Raises as its form is wrong."""
     subjects, times = (sample[f"{name}_{word}_k"] for name in ("patient_ids", "label_times"))
-    at = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
+    at = _times(pa.array(times, pa.string()), path, f"label_times_{word}_k")
     return set(zip(map(int, subjects), minutes(at), strict=True))
 
 
-def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
-    """The texts of `traces.jsonl` (anywhere in the source) for the labels that are wanted; the rest is not kept. Raises DataError."""
+def traces(source: Path, wanted: Mapping[Key, Any], to_the_minute: Collection[str] = ()) -> dict[Key, str]:
+    """The texts of `traces.jsonl` (anywhere in the source) for the labels that are wanted; the rest is not kept. Raises DataError.
+
+    `to_the_minute` are the subtasks whose times count so.
+    """
     found: dict[Key, str] = {}
     for path in sorted(source.rglob(TRACES_NAME)):
-        for number, key, text in _trace_lines(path):
+        for number, subject, time, subtask, text in _trace_lines(path):
+            key = (subject, seconds(minute(time) if subtask in to_the_minute else time)[0], subtask)
             if key in wanted:
                 if key in found:
                     raise DataError(f"{_name(path)}: line {number} is a second trace for one label; keep one")
@@ -139,13 +144,25 @@ def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
     return found
 
 
+def minute(time: np.ndarray) -> np.ndarray:
+    """The beginning of each time's minute, which is how the benchmark writes that minute (datetime64[s])."""
+    return time.astype("datetime64[m]").astype("datetime64[s]")
+
+
 def minutes(time: np.ndarray) -> list[int]:
-    """Minutes since 1970, the resolution at which labels are told apart."""
+    """Minutes since 1970, the resolution at which the benchmark tells labels apart."""
     found: list[int] = time.astype("datetime64[m]").astype(np.int64).tolist()
     return found
 
 
-def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
+def seconds(time: np.ndarray) -> list[int]:
+    """Seconds since 1970, the resolution at which labels are told apart."""
+    found: list[int] = time.astype("datetime64[s]").astype(np.int64).tolist()
+    return found
+
+
+def _trace_lines(path: Path) -> Iterator[tuple[int, int, np.ndarray, str, str]]:
+    """Number, subject, prediction time (of length 1), subtask and text of each line."""
     with columns.readable(path, _name(path)), path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -157,7 +174,7 @@ def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
                 raise DataError(f"{_name(path)}: line {number} is not {{subject, prediction_time, subtask, text}} ({type(error).__name__})") from None
             if not isinstance(text, str):
                 raise DataError(f"{_name(path)}: line {number}: text is {type(text).__name__}, expected a text")
-            yield number, (subject, minutes(_minutes(pa.array([time]), path, "prediction_time", number))[0], subtask), text
+            yield number, subject, _times(pa.array([time]), path, "prediction_time", number), subtask, text
 
 
 def _is_labels(path: Path) -> bool:
@@ -189,7 +206,7 @@ def _read_csv(path: Path) -> Labels:
     if len(kinds) > 1:
         raise DataError(f"{_name(path)}: column label_type has {len(kinds)} values, expected one for the whole file")
     subject = _whole(table["patient_id"], path, "patient_id")
-    return Labels(subject, _minutes(table["prediction_time"], path, "prediction_time"), _values(table["value"], path, kinds))
+    return Labels(subject, _times(table["prediction_time"], path, "prediction_time"), _values(table["value"], path, kinds))
 
 
 def _values(column: pa.ChunkedArray, path: Path, kinds: set[str]) -> np.ndarray:
@@ -234,7 +251,7 @@ def _read_parquet_file(path: Path) -> Labels:
         if not kind(table[name].type):
             raise DataError(f"{_name(path)}: column {name} is {table[name].type}, expected whole numbers")
     subject, value = (columns.whole(table[name].combine_chunks(), _name(path), name) for name in ("subject_id", column))
-    return Labels(subject, time.to_numpy().astype("datetime64[m]").astype("datetime64[s]"), value)
+    return Labels(subject, time.to_numpy().astype("datetime64[s]"), value)
 
 
 def _is_integer_or_boolean(kind: pa.DataType) -> bool:
@@ -257,8 +274,8 @@ def _whole(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
         raise DataError(f"{_name(path)}: row {_first(right)}: column {name} is not a whole number") from None
 
 
-def _minutes(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int | None = None) -> np.ndarray:
-    """Times to the minute, from text with a blank or a T between date and time."""
+def _times(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int | None = None) -> np.ndarray:
+    """Times to the second, from text with a blank or a T between date and time."""
     right = pc.match_substring_regex(column, _TIME)
     if not pc.all(right).as_py() and len(column):
         raise DataError(f"{_name(path)}: row {row or _first(right)}: column {name} is not YYYY-MM-DD HH:MM:SS, without a time zone")
@@ -266,7 +283,7 @@ def _minutes(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int
         times = pc.cast(column, pa.timestamp("us"))
     except pa.ArrowInvalid:
         raise DataError(f"{_name(path)}: column {name} holds a time that no calendar has") from None
-    whole: np.ndarray = np.asarray(times).astype("datetime64[m]").astype("datetime64[s]")
+    whole: np.ndarray = np.asarray(times).astype("datetime64[s]")
     return whole
 
 

@@ -1,7 +1,7 @@
 """MEDS (Medical Event Data Standard 0.3 and 0.4): parquet files of events, subject_id, time, code, numeric_value, text_value and more.
 
 EHRSHOT has been released so twice: one file with `omop_table` and no visits, and shards with `table`, `visit_id` and `end`. An event without
-a time is a static fact.
+a time is a static fact if it tells of the person; `buckets` leaves out all others.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import columns, concepts
-from ehrmind_k8s.tasks.ehrshot.buckets import Events
+from ehrmind_k8s.tasks.ehrshot.buckets import DIAGNOSES, Events, dated
 
 DATA = "data"  # where MEDS has its events; what lies beside may be another copy of them
 NEEDED = ("subject_id", "time", "code")
@@ -73,8 +73,12 @@ def _check(name: str, schema: pa.Schema) -> None:
         if not fits(kind):
             expected = {"subject_id": "whole numbers", "time": "timestamps", "code": "texts"}[column]
             raise DataError(f"{name}: column {column} is {kind}, expected {expected}")
-        if column == "time" and kind.tz is not None:
-            raise DataError(f"{name}: column time has the zone {kind.tz}; expected local times without one, as labels have them")
+    for column in [c for c in ("time", "end") if c in schema.names]:
+        kind = schema.field(column).type
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            raise DataError(f"{name}: column {column} has the zone {kind.tz}; expected local times without one, as labels have them")
+        if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)):
+            raise DataError(f"{name}: column {column} is {kind}, expected timestamps")
 
 
 def _check_more(name: str, schema: pa.Schema) -> None:
@@ -111,15 +115,25 @@ def _events(name: str, batch: pa.RecordBatch, warnings: Counter[str]) -> Events:
     value = have["numeric_value"].cast(pa.float64()) if "numeric_value" in have else pa.nulls(size, pa.float64())
     visit = concepts.identifiers(have.get("visit_id"), name, "visit_id", size)
     table = have.get("omop_table", have.get("table"))
+    time = columns.seconds(have["time"], name, "time")
+    place = columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"])
+    held = (visit >= 0) & dated(time) & np.isin(place, DIAGNOSES)
     warnings["events_without_a_time"] += have["time"].null_count
+    warnings["events_known_at_the_end_of_their_visit"] += int(held.sum())
     return Events(
         columns.whole(have["subject_id"], name, "subject_id"),
-        columns.seconds(have["time"], name, "time"),
-        columns.seconds(have["end"].cast(pa.timestamp("us")), name, "end") if "end" in have else np.full(size, np.datetime64("NaT", "s")),
+        time,
+        _ends(have["end"], name) if "end" in have else np.full(size, np.datetime64("NaT", "s")),
         texts["code"],
         value.fill_null(float("nan")).to_numpy(zero_copy_only=False),
         texts["text_value"],
         texts["unit"],
         visit,
-        columns.tables(table.cast(pa.string()) if table is not None else none, texts["code"]),
+        place,
+        held,
     )
+
+
+def _ends(column: pa.Array, name: str) -> np.ndarray:
+    """Ends, of which a source may have dates only, or none. A cast to times would drop a zone without a word."""
+    return columns.seconds(column if pa.types.is_timestamp(column.type) else column.cast(pa.timestamp("s")), name, "end")

@@ -2,8 +2,10 @@
 
     PERSON.csv   visit_occurrence/part-0.parquet   measurement.csv.gz   CONCEPT.csv (Athena: tabs)
 
-OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). A code is the concept's
-`VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own code. Notes are not read.
+OMOP keeps dates; a time of day is often missing, or midnight for "unknown" (`buckets` says what becomes of midnight). The diagnoses of a stay
+are written for its bill when it is over, and dated on its first day: they are held until the visit ends. A code is the concept's
+`VOCABULARY/code` from CONCEPT; without CONCEPT it is `OMOP/<concept id>`, without a concept the source's own word, unless
+it is prose. Notes are not read.
 """
 
 import re
@@ -17,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ehrmind_k8s.errors import DataError, nearest
-from ehrmind_k8s.tasks.ehrshot import columns, concepts
-from ehrmind_k8s.tasks.ehrshot.buckets import Events
+from ehrmind_k8s.tasks.ehrshot import columns, concepts, texts
+from ehrmind_k8s.tasks.ehrshot.buckets import DIAGNOSES, Events, dated
 from ehrmind_k8s.tasks.ehrshot.concepts import Concepts
 from ehrmind_k8s.tasks.ehrshot.timeline import NAT, TABLES
 
@@ -51,6 +53,15 @@ BIRTH = "MEDS_BIRTH"
 MOST_YEARS = 9999
 OLDEST = np.datetime64("1850-01-01", "D")
 ROW_BYTES = 100
+# Type concepts of records that were made for a bill (OHDSI Athena, vocabularies Type Concept, Condition Type, Procedure Type, Observation Type):
+# claims and their headers and details, discharge and billing records of an EHR, and positions on a claim.
+BILLING = np.array(
+    [
+        *(32019, 32810, 32811, 32812, 32816, 32821, 32823, 32824, 32882, 32886),
+        *(*range(32844, 32847), *range(32853, 32856), *range(32859, 32862), 32869, *range(32871, 32874)),
+        *(*range(38000183, 38000245), *range(38000248, 38000275), *range(44786627, 44786632), *range(45756835, 45756911)),
+    ]
+)
 _SHARD = re.compile(r"[-_.]?(?:part)?[-_.]?[0-9]+(?:-of-[0-9]+)?$")
 
 
@@ -147,8 +158,12 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     concept = concepts.integers(batch.get(layout.concept), name, layout.concept, missing=0, size=size)
     own = concepts.integers(batch.get(f"{layout.source}_source_concept_id"), name, f"{layout.source}_source_concept_id", missing=0, size=size)
     code = vocabulary.codes(np.where(concept > 0, concept, own))
-    written = pc.binary_join_element_wise(pa.scalar("SOURCE"), _texts(batch.get(f"{layout.source}_source_value"), size), "/")
-    code = pa.array(["MEDS_DEATH"] * size, pa.string()) if table == "death" else pc.coalesce(code, written)
+    if table == "death":
+        code = pa.array(["MEDS_DEATH"] * size, pa.string())
+    elif code.null_count:
+        words, prose = _words(_texts(batch.get(f"{layout.source}_source_value"), size), code)
+        code = pc.coalesce(code, pc.binary_join_element_wise(pa.scalar("SOURCE"), words, "/"))
+        warnings["source_values_that_are_prose"] += prose
     value, text = _values(batch, vocabulary, name, size)
     warnings["values_that_are_text"] += size - text.null_count
     unit = _texts(batch.get("unit_source_value"), size)
@@ -159,7 +174,27 @@ def _events(batch: Mapping[str, pa.Array], table: str, vocabulary: Concepts, nam
     if missing := int(np.isnat(time).sum()):
         raise DataError(f"{name}: {missing} rows of a part have no {layout.start}_date; every event has one")
     visit = concepts.identifiers(batch.get("visit_occurrence_id"), name, "visit_occurrence_id", size)
-    return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, np.full(size, TABLES.index(table), dtype=np.int8))
+    held = _held(batch, table, time, visit, name)
+    warnings["events_known_at_the_end_of_their_visit"] += int(held.sum())
+    place = np.full(size, TABLES.index(table), dtype=np.int8)
+    return Events(subject, time, end, code, value, text if len(text) else none, unit, visit, place, held)
+
+
+def _words(written: pa.Array, code: pa.Array) -> tuple[pa.Array, int]:
+    """The source's own words for events without a code, null for what is long or has a date: a note, not a name. And how many notes there were."""
+    encoded = pc.if_else(pc.is_null(code), written, pa.scalar(None, pa.string())).dictionary_encode()
+    names = pa.array([None if len(t) > texts.LONGEST or texts.has_date(t) else t for t in encoded.dictionary.to_pylist()], pa.string())
+    words = pc.take(names, encoded.indices)
+    return words, words.null_count - encoded.null_count
+
+
+def _held(batch: Mapping[str, pa.Array], table: str, time: np.ndarray, visit: np.ndarray, name: str) -> np.ndarray:
+    """Which events of a visit nobody knew before it was over: what was written for its bill, and diagnoses of which only the date is told."""
+    if table in ("visit_occurrence", "visit_detail", "death"):
+        return np.zeros(len(time), dtype=bool)
+    field = f"{CLINICAL[table].source}_type_concept_id"
+    billed = np.isin(concepts.integers(batch.get(field), name, field, missing=0, size=len(time)), BILLING)
+    return (visit >= 0) & (billed | (dated(time) if TABLES.index(table) in DIAGNOSES else False))
 
 
 def _values(batch: Mapping[str, pa.Array], vocabulary: Concepts, name: str, size: int) -> tuple[np.ndarray, pa.Array]:

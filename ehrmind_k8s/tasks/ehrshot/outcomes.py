@@ -75,6 +75,7 @@ class Vocabulary:
         self._codes, self._descendants, self._standard = codes, descendants, standard
         self._masks: dict[str, np.ndarray] = {}
         self.inpatient = np.array([code in INPATIENT for code in codes], dtype=bool)
+        self.death = np.array([code.startswith("MEDS_DEATH") for code in codes], dtype=bool)
         self.icu = np.array([code in ICU_SITES or bool(_ICU.search(described.get(code, code))) for code in codes], dtype=bool)
 
     def outcome(self, subtask: str) -> np.ndarray:

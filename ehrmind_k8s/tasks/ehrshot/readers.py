@@ -27,6 +27,7 @@ from ehrmind_k8s.tasks.ehrshot.timeline import Names, Timeline
 
 EHRSHOT, EHRSHOT_MEDS, MEDS, OMOP = "ehrshot", "ehrshot_meds", "meds", "omop"
 KEY_BYTES = 1 << 20  # of each file that go into the key of row ids
+BENCHMARK = (EHRSHOT, EHRSHOT_MEDS)
 LAYOUTS = (
     "EHRSHOT as released (EHRSHOT_ASSETS with data/ehrshot.csv), as MEDS, or any MEDS folder with label parquet; OMOP CDM 5.3 or 5.4 tables as CSV,"
     " .csv.gz or parquet, with CONCEPT beside them. Labels are read from the benchmark's files or a MEDS label parquet, else computed from events."

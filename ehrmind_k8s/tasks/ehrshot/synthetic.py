@@ -3,8 +3,8 @@
 Two sizes:
 
 `unit`        26 patients, all 15 tasks, both answers to each in every split, with the quirks of the real files: rows in no order, an unnamed index,
-              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap and end after the question, a diagnosis
-              at the very minute of the question, group codes of LOINC, a patient without a label, a child.
+              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap, that end after the question or at a
+              time that nobody wrote down, a diagnosis at the very minute of the question, group codes of LOINC, a patient without a label, a child.
 `quickstart`  short records for a toy model on a CPU, one question: readmission. A patient returns where points add up to 3: heart failure 3,
               kidney disease 1, low hemoglobin 1, low sodium 1. **The SFT traces come from an imperfect teacher**, who overlooks heart failure with
               probability TEACHER_ERROR: that is what leaves RLVR something to mend. The labels are right.
@@ -110,6 +110,7 @@ def _positive(label: Label, bit: int | None) -> bool:
 def _traces(path: Path, found: Iterable[Patient]) -> None:
     asked = subtasks.BENCHMARK[READMISSION]
     names = {"positive": asked.positive, "negative": asked.negative}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for p in found:
             for when, trace in p.traces.items():
@@ -191,6 +192,8 @@ def _omop(folder: Path, found: Sequence[Patient], draw: random.Random) -> None:
     )
     for table, stem in _STEMS.items():
         rows = [(p, e) for p in found for e in p.events if e.table == table]
+        if not rows and table in _RARE:
+            continue
         draw.shuffle(rows)
         kind = table.split("_")[0] if table != "visit_detail" else table
         header = (
@@ -209,7 +212,11 @@ _STEMS: Mapping[str, tuple[str, str]] = {
     "drug_exposure": ("drug_exposure_start", "drug_exposure_end"),
     "procedure_occurrence": ("procedure", "procedure_end"),
     "measurement": ("measurement", ""),
+    "observation": ("observation", ""),
+    "device_exposure": ("device_exposure_start", "device_exposure_end"),
+    "death": ("death", ""),
 }
+_RARE = ("observation", "device_exposure", "death")  # tables that are written where somebody has rows in them
 
 
 def _omop_row(i: int, p: Patient, e: Event, ids: Mapping[str, int], stem: tuple[str, str]) -> tuple[object, ...]:

@@ -102,6 +102,32 @@ def test_nothing_after_the_label_reaches_a_prompt_and_no_date_does(folder: Folde
     assert not any(word in text(e) for e in examples for word in ("SECRET", "FUTURE", "2020", "1950"))
 
 
+@pytest.mark.parametrize(("dataset", "known"), [("mine", (True, False, False)), ("EHRSHOT", (True, True, False))])
+def test_a_label_means_its_second_and_in_the_benchmark_its_minute(dataset: str, known: tuple[bool, ...], folder: Folder) -> None:
+    """Three events after a question at 10:00:29: at once, thirty seconds later, in the next minute."""
+    folder.labels.clear()
+    for subject in range(10):
+        for i, second in enumerate(("10:00:29", "10:00:59", "10:01:00")):
+            folder.event(subject, f"2020-03-02T{second}", f"LOINC/{i}-0")
+        folder.label(subject, bool(subject % 2), "guo_los", "2020-03-02T10:00:29")
+        folder.label(subject, not subject % 2, "guo_los", "2020-03-02T10:01:30")
+    (folder.path / "metadata").mkdir(parents=True)
+    (folder.path / "metadata" / "dataset.json").write_text(json.dumps({"dataset_name": dataset}), encoding="utf-8")
+    found, examples = folder.read(labels_per_subject=None, test_fraction=1)
+    assert found.audit["labels"]["guo_los"]["labels"] == len({e.id for e in examples}) == 20
+    shown = [tuple(f"LOINC/{i}-0" in text(e) for i in range(3)) for e in examples]
+    assert shown == [known, (True, True, True)] * 10
+
+
+def test_two_answers_in_one_minute_are_two_questions(folder: Folder) -> None:
+    folder.labels.clear()
+    for subject in range(10):
+        folder.label(subject, False, "sepsis", "2020-03-02T10:00:10")
+        folder.label(subject, True, "sepsis", "2020-03-02T10:00:50")
+    found, examples = folder.read(labels_per_subject=None, test_fraction=1)
+    assert found.audit["labels"]["sepsis"]["contradicting"] == 0 and len({e.id for e in examples}) == 20
+
+
 def test_a_visit_that_goes_on_has_no_end_in_the_prompt(folder: Folder) -> None:
     folder.labels.clear()
     for subject in range(10):

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrmind_k8s.errors import DataError
-from ehrmind_k8s.tasks.ehrshot import original, patients, readers, synthetic
+from ehrmind_k8s.tasks.ehrshot import buckets, original, patients, readers, synthetic
 from ehrmind_k8s.tasks.ehrshot.patients import Patient
 from ehrmind_k8s.tasks.ehrshot.readers import Source
+from ehrmind_k8s.tasks.ehrshot.serialise import serialise
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Timeline
 from tests.conftest import shared_data
 
@@ -234,6 +235,56 @@ def test_what_is_left_out_or_changed_is_counted(tmp_path: Path) -> None:
         assert t.birth is None and [row[0] for row in rows(t)] == ["2010-05-01T23:59:59", "2010-05-02T23:59:59", "2010-05-03T10:00:00"]
 
 
+def test_facts_about_the_person_need_no_time_and_nothing_else_is_kept_without_one(tmp_path: Path) -> None:
+    """Some write vocabularies in capitals and with two strokes."""
+    facts = [("GENDER//F", None), ("Race/5", None), ("ETHNICITY//X", "observation"), ("SITE/1", "person")]
+    lost = [("SNOMED/57054005", None), ("MEDS_DEATH", None), ("MEDS_BIRTH", None), ("LOINC/1-1", "measurement")]
+    rows = [{"subject_id": 5, "time": None, "code": code, "table": table} for code, table in (*facts, *lost)]
+    schema = pa.schema([("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("table", pa.string())])
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "data" / "0.parquet")
+    with opened(tmp_path) as found:
+        (t,) = found.timelines(None)
+        assert {(t.names.codes[c], TABLES[k]) for c, k in zip(t.code, t.table, strict=True)} == {(code, "person") for code, _ in facts}
+        assert found.report["events"] == {"person": 4} and found.report["events_left_out"] == {"without_a_time": 4}
+
+
+def test_prose_in_the_place_of_a_code_or_a_unit_is_left_out_and_counted(tmp_path: Path) -> None:
+    long = "n" * 81
+    lines = f"0,5,2010-05-01 10:00:00,,{long},1,,,measurement\n1,5,2010-05-01 11:00:00,,X/1,1,{long},,measurement\n"
+    with opened(csv_source(tmp_path, lines)) as found:
+        assert found.report["events_left_out"] == {"codes_over_80_characters": 1, "units_over_80_characters": 1}
+        assert found.names.codes == ["X/1"] and not found.names.units
+
+
+def test_a_column_of_codes_that_holds_free_text_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "MOST_CODES", 100)
+    lines = "".join(f"{i},5,2010-05-01 10:00:00,,{SECRET} {i},1,,,measurement\n" for i in range(200))
+    with pytest.raises(DataError, match="holds free text") as error, opened(csv_source(tmp_path, lines)):
+        pass
+    assert SECRET not in str(error.value)
+
+
+def test_a_birth_tells_of_the_person_whatever_its_table(tmp_path: Path) -> None:
+    lines = "".join(f"{i},5,1910-05-01 00:00:00,,SNOMED/3950001,,,,{table}\n" for i, table in enumerate(("condition_occurrence", "", "observation")))
+    with opened(csv_source(tmp_path, lines + "9,5,2010-05-01 10:00:00,,X/1,1,g,,measurement\n")) as found:
+        (t,) = found.timelines(None)
+        assert [row[:3] for row in rows(t)][:3] == [("1910-05-01T00:00:00", "SNOMED/3950001", "person")] * 3
+        shown = serialise(t, np.datetime64("2011-01-01T00:00:00"), 100, lambda text: len(text.split())).text
+        assert "90 years or older" in shown and "3950001" not in shown
+
+
+def test_the_source_s_own_word_stands_for_a_concept_that_is_missing_and_its_prose_does_not(tmp_path: Path) -> None:
+    written = ("I21.4", "Hemoglobin A1c", "Seen by Dr Jane Roe on 2019-05-01, MRN 4455667", "seen 4 Mar 2020", "x" * 81, "")
+    (tmp_path / "PERSON.csv").write_text("person_id,year_of_birth\n5,1950\n", encoding="utf-8")
+    lines = "".join(f'5,0,2020-03-01,"{text}"\n' for text in written)
+    header = "person_id,condition_concept_id,condition_start_date,condition_source_value\n"
+    (tmp_path / "CONDITION_OCCURRENCE.csv").write_text(header + lines, encoding="utf-8")
+    with opened(tmp_path) as found:
+        assert set(found.names.codes) == {"MEDS_BIRTH", "SOURCE/I21.4", "SOURCE/Hemoglobin A1c"}
+        assert found.report["reading"]["source_values_that_are_prose"] == 3 and found.report["events_left_out"] == {"without_code": 4}
+
+
 GOOD = "0,5,2010-05-01 10:00:00,,X/1,1,g,7.0,measurement\n"
 
 
@@ -298,6 +349,30 @@ def test_meds_columns_of_other_types_are_refused_by_name_and_close_ones_are_read
     plain = events(twin(tmp_path / "plain", "meds"))
     close = {"subject_id": pa.uint32(), "time": pa.timestamp("ns"), "code": pa.dictionary(pa.int32(), pa.string()), "numeric_value": pa.float64()}
     assert events(_with_types(twin(tmp_path / "close", "meds"), **close)) == plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(pa.timestamp("us", "Asia/Tokyo"), "column end has the zone"), (pa.string(), "column end is string"), (pa.int64(), "column end")],
+)
+def test_ends_of_another_type_are_refused_by_name(kind: pa.DataType, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said), opened(_with_ends(tmp_path, kind)):
+        pass
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms"), pa.date32(), pa.null()])
+def test_ends_are_times_dates_or_none(kind: pa.DataType, tmp_path: Path) -> None:
+    with opened(_with_ends(tmp_path, kind)) as found:
+        ends = np.concatenate([t.end for t in found.timelines(None)])
+        assert found.names.visits_end == (kind != pa.null()) == bool((~np.isnat(ends)).any())
+
+
+def _with_ends(source: Path, kind: pa.DataType) -> Path:
+    for path in twin(source, "meds_shards").rglob("data_*.parquet"):
+        table = pq.read_table(path)
+        ends = pa.nulls(len(table), kind) if kind == pa.null() else table["end"].cast(pa.timestamp("ms")).cast(kind, safe=False)
+        pq.write_table(table.set_column(table.schema.get_field_index("end"), "end", ends), path)
+    return source
 
 
 def test_a_subject_in_two_splits_is_refused(tmp_path: Path) -> None:
@@ -449,6 +524,50 @@ def test_two_data_folders_of_meds_are_refused_and_shards_by_split_are_one(tmp_pa
     shutil.copytree(source / "data", source / "copy" / "data")
     with pytest.raises(DataError, match="two MEDS data folders, copy/data and data"), opened(source):
         pass
+
+
+DIAGNOSED = "person_id,condition_concept_id,condition_start_date,condition_start_datetime,condition_type_concept_id,visit_occurrence_id\n"
+BILL, PROBLEM_LIST = 32019, 32840
+
+
+@pytest.mark.parametrize(
+    ("table", "time", "kind", "visit", "known"),
+    [
+        ("condition", "", PROBLEM_LIST, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 00:00:00", 0, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 23:59:59", 0, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", BILL, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", 38000200, "7", "2020-03-05T12:00:00"),
+        ("condition", "2020-03-01 10:05:00", PROBLEM_LIST, "7", "2020-03-01T10:05:00"),
+        ("condition", "", BILL, "", "2020-03-01T23:59:59"),
+        ("condition", "", BILL, "8", "2020-03-20T09:00:00"),  # a visit without an end, with its last event
+        ("condition", "", BILL, "9", "2020-03-01T23:59:59"),  # a visit that the source lacks
+        ("observation", "", 0, "7", "2020-03-05T12:00:00"),
+        ("procedure", "", 0, "7", "2020-03-01T23:59:59"),
+        ("procedure", "", 32855, "7", "2020-03-05T12:00:00"),
+        ("measurement", "", 0, "7", "2020-03-01T23:59:59"),
+    ],
+)
+def test_what_is_written_for_a_bill_is_known_when_the_visit_is_over(table: str, time: str, kind: int, visit: str, known: str, tmp_path: Path) -> None:
+    name = {"condition": "condition_occurrence", "procedure": "procedure_occurrence"}.get(table, table)
+    header = DIAGNOSED.replace("condition_start", "condition_start" if table == "condition" else table).replace("condition", table)
+    person = "person_id,year_of_birth\n5,1950\n6,1950\n"
+    visits = (
+        "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_start_datetime,visit_end_date,visit_end_datetime\n"
+        "7,5,9201,2020-03-01,2020-03-01 10:00:00,2020-03-05,2020-03-05 12:00:00\n8,5,9201,2020-03-01,2020-03-01 10:00:00,,\n"
+        "7,6,9201,2020-03-01,2020-03-01 10:00:00,2020-09-05,2020-09-05 12:00:00\n"
+    )
+    drugs = (
+        "person_id,drug_concept_id,drug_exposure_start_date,drug_exposure_start_datetime,visit_occurrence_id\n5,3,2020-03-20,2020-03-20 09:00:00,8\n"
+    )
+    files = {"PERSON": person, "VISIT_OCCURRENCE": visits, "DRUG_EXPOSURE": drugs, name: f"{header}5,4,2020-03-01,{time},{kind},{visit}\n"}
+    for file, text in files.items():
+        (tmp_path / f"{file}.csv").write_text(text, encoding="utf-8")
+    with opened(tmp_path) as found:
+        mine = next(t for t in found.timelines(None) if t.subject == 5)
+        assert [row[0] for row in rows(mine) if row[1] == "OMOP/4"] == [known]
+        held = visit != "" and (kind in (BILL, 38000200, 32855) or (table in ("condition", "observation") and "10:05" not in time))
+        assert found.report["reading"].get("events_known_at_the_end_of_their_visit", 0) == held
 
 
 def test_events_of_somebody_who_is_not_in_person_are_kept_and_counted(tmp_path: Path) -> None:
