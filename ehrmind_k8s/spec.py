@@ -102,7 +102,9 @@ class DataSpec(Section):
         0.05, description="trec: share of judged trials that may lack a text (of 1). Above it preparation stops; TrialGPT's corpus lacks 0.0005."
     )
     labels_per_subject: int | None = Field(
-        20, ge=1, description="ehrshot: at most so many labels of one subject and subtask, chosen by seed; lab tasks have hundreds. None: all."
+        20,
+        ge=1,
+        description="ehrshot: at most so many train and validation labels of one subject and subtask, chosen by seed; lab tasks have hundreds. None: all.",
     )
     shots: int | None = Field(
         None,

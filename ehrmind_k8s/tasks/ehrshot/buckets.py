@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from ehrmind_k8s.errors import DataError
+from ehrmind_k8s.tasks.ehrshot import texts
 from ehrmind_k8s.tasks.ehrshot.mixing import mixed
-from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
+from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline, demographic
 
 BUCKET_ROWS = 400_000  # events; about 40 MB each
 MOST_BUCKETS = 512  # open files while dealing
-LONGEST_TEXT = 80  # characters of a text value; longer ones are notes, which prompts do not show
+MOST_CODES = 1_000_000  # distinct ones, held in memory for the whole source; hospitals use some 100,000
 LAST_SECOND = np.timedelta64(86399, "s")
+_NEVER = np.iinfo(np.int64).min  # what NaT is as a number
 PERSON, VISIT = TABLES.index("person"), TABLES.index("visit_occurrence")
+DIAGNOSES = tuple(TABLES.index(t) for t in ("condition_occurrence", "observation"))  # a date in them does not say when they were written down
 # Times are kept as datetime64's own integers, of which NaT is the least: events without a time sort first.
 _SCHEMA = pa.schema(
     [
@@ -33,13 +36,17 @@ _SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("visit", pa.int64()),
         ("table", pa.int8()),
+        ("held", pa.bool_()),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """A batch of E events as readers give them. Times are datetime64[s]; `code`, `text` and `unit` are arrow strings with nulls for none."""
+    """A batch of E events as readers give them. Times are datetime64[s]; `code`, `text` and `unit` are arrow strings with nulls for none.
+
+    `held` marks events that nobody knew before their visit was over, whatever their time says (None: there are none).
+    """
 
     subject: np.ndarray
     time: np.ndarray
@@ -50,6 +57,7 @@ class Events:
     unit: pa.Array
     visit: np.ndarray
     table: np.ndarray
+    held: np.ndarray | None = None
 
 
 class Dictionary:
@@ -96,27 +104,40 @@ class Buckets:
 
     def __post_init__(self) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._facts: list[bool] = []
         self._files = [pa.OSFile(str(self.folder / f"{i}.arrow"), "wb") for i in range(self.size)]
         self._writers = [pa.ipc.new_stream(file, _SCHEMA, options=options) for file in self._files]
 
     def deal(self, events: Events) -> None:
-        """Write a batch to the buckets of its subjects. Events without a code, and long texts, are left out and counted.
+        """Write a batch to the buckets of its subjects. Events without a code, and what is too long for one, are left out and counted.
+
+        Raises DataError where there are more codes than any vocabulary has.
 
         A time of exactly midnight is a date: its event is known at the end of that day, and an end has come by then. Else a label of that
-        morning would see the afternoon. Facts about the person (birth, sex) stay where they are.
+        morning would see the afternoon. Facts about the person (birth, sex) stay where they are, and need no time. Whatever else has none
+        may have happened after any label, and is left out.
         """
-        code, unit = self.codes.encode(events.code), self.units.encode(events.unit)
-        text, long = _short(events.text)
-        kept = code >= 0
-        self.counts["left_out"]["without_code"] += int((~kept).sum())
+        (codes, sentences), (text, long), (units, remarks) = (texts.short(column) for column in (events.code, events.text, events.unit))
+        code, unit = self.codes.encode(codes), self.units.encode(units)
+        if (most := max(len(self.codes.texts), len(self.units.texts))) > MOST_CODES:
+            raise DataError(f"the source has more than {most - 1} distinct codes or units: one of these columns holds free text; leave it empty")
+        fact, timeless = self._demographic()[code], np.isnat(events.time)
+        birth = np.isin(code, self._births())
+        table = np.where((fact & timeless) | birth, PERSON, events.table).astype(np.int8)
+        lost = timeless & (code >= 0) & ((table != PERSON) | birth)
+        kept = (code >= 0) & ~lost
+        self.counts["left_out"]["without_code"] += int((code < 0).sum()) - sentences
+        self.counts["left_out"]["codes_over_80_characters"] += sentences
+        self.counts["left_out"]["units_over_80_characters"] += remarks
+        self.counts["left_out"]["without_a_time"] += int(lost.sum())
         self.counts["left_out"]["texts_over_80_characters"] += long
-        for table, n in enumerate(np.bincount(events.table[kept], minlength=len(TABLES)).tolist()):
-            self.counts["events"][TABLES[table]] += n
-        midnight = _is_midnight(events.time) & (events.table != PERSON)
+        for place, n in enumerate(np.bincount(table[kept], minlength=len(TABLES)).tolist()):
+            self.counts["events"][TABLES[place]] += n
+        midnight = _is_midnight(events.time) & ~fact
         self.dated += int(midnight.sum())
-        self.visits_end |= bool((~np.isnat(events.end[events.table == VISIT])).any())
+        self.visits_end |= bool((~np.isnat(events.end[table == VISIT])).any())
         self.subjects = np.union1d(self.subjects, events.subject[kept])
-        self.born = np.union1d(self.born, events.subject[np.isin(code, self._births())])
+        self.born = np.union1d(self.born, events.subject[birth])
         columns = [
             events.subject,
             np.where(midnight, events.time + LAST_SECOND, events.time).astype(np.int64),
@@ -126,7 +147,8 @@ class Buckets:
             text,
             unit,
             events.visit,
-            events.table,
+            table,
+            np.zeros(len(table), dtype=bool) if events.held is None else events.held,
         ]
         batch = pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=_SCHEMA)
         bucket = np.where(kept, mixed(events.subject) % np.uint64(self.size), np.uint64(self.size)).astype(np.uint16)
@@ -158,6 +180,11 @@ class Buckets:
             if len(table):
                 yield from _sliced(table, births, names)
 
+    def _demographic(self) -> np.ndarray:
+        """Which of the codes so far are facts about a person; the last, which is place -1, is not."""
+        self._facts += map(demographic, self.codes.texts[len(self._facts) :])
+        return np.array([*self._facts, False])
+
     def _births(self) -> np.ndarray:
         return np.array([place for birth in BIRTHS if (place := self.codes.place(birth)) is not None], dtype=np.int32)
 
@@ -165,17 +192,36 @@ class Buckets:
 def _sliced(table: pa.Table, births: np.ndarray, names: Names) -> Iterator[Timeline]:
     """The timelines of one bucket. Events of one time keep the order of the source."""
     columns = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "text"}
-    texts = Dictionary()
-    columns["text"] = texts.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+    told = Dictionary()
+    columns["text"] = told.encode(table["text"].combine_chunks()) if len(table) else np.empty(0, dtype=np.int32)
+    columns["time"] = _known(columns, columns.pop("held"))
     order = np.lexsort((columns["time"], columns["subject"]))
     columns = {name: column[order] for name, column in columns.items()}
     for name in ("time", "end"):
         columns[name] = columns[name].view("datetime64[s]")
     subjects, starts = np.unique(columns.pop("subject"), return_index=True)
-    mine = replace(names, texts=texts.texts)
+    mine = replace(names, texts=told.texts)
     for subject, start, stop in zip(subjects.tolist(), starts, [*starts[1:], len(order)], strict=True):
         own = {name: column[start:stop] for name, column in columns.items()}
         yield Timeline(subject, _birth(own, births), names=mine, **own)
+
+
+def _known(columns: Mapping[str, np.ndarray], held: np.ndarray) -> np.ndarray:
+    """When each event of a bucket was known: what is held, at the end of its visit, or with the last event of a visit whose end is not told."""
+    subject, visit, time = (columns[name] for name in ("subject", "visit", "time"))
+    rows = np.flatnonzero(np.isin(visit, visit[held & (visit >= 0)]))
+    if not len(rows):
+        return time
+    rows = rows[np.lexsort((visit[rows], subject[rows]))]
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = (subject[rows][1:] != subject[rows][:-1]) | (visit[rows][1:] != visit[rows][:-1])
+    starts = np.flatnonzero(first)
+    ends = np.where(columns["table"] == VISIT, columns["end"], _NEVER)[rows]
+    end, last = np.maximum.reduceat(ends, starts), np.maximum.reduceat(time[rows], starts)
+    over = np.repeat(np.where(end == _NEVER, last, end), np.diff(starts, append=len(rows)))
+    known = time.copy()
+    known[rows] = np.where(held[rows], np.maximum(time[rows], over), time[rows])
+    return known
 
 
 def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime64 | None:
@@ -185,13 +231,12 @@ def _birth(columns: Mapping[str, np.ndarray], births: np.ndarray) -> np.datetime
     return found.min() if len(found) else None
 
 
-def _is_midnight(time: np.ndarray) -> np.ndarray:
-    found: np.ndarray = ~np.isnat(time) & (time.astype(np.int64) % 86400 == 0)
+def dated(time: np.ndarray) -> np.ndarray:
+    """Which times stand for a date: midnight, or the last second of a day, which some write for it."""
+    found: np.ndarray = _is_midnight(time) | _is_midnight(time + np.timedelta64(1, "s"))
     return found
 
 
-def _short(text: pa.Array) -> tuple[pa.Array, int]:
-    """The texts without long ones, and how many these were."""
-    long = pa.compute.greater(pa.compute.utf8_length(text), LONGEST_TEXT).fill_null(False)
-    count = pa.compute.sum(long).as_py() or 0
-    return (pa.compute.if_else(long, pa.scalar(None, pa.string()), text) if count else text), count
+def _is_midnight(time: np.ndarray) -> np.ndarray:
+    found: np.ndarray = ~np.isnat(time) & (time.astype(np.int64) % 86400 == 0)
+    return found

@@ -1,8 +1,9 @@
 """Which labels are asked, in which split, and what was left out before any record was read.
 
 The benchmark's split is kept where the source has one; else subjects are split by lot. Then, with `data.shots`, train and validation are the
-benchmark's own few-shot sample, or k labels of each class by lot. Without it every split holds at most `data.labels_per_subject` labels of a
-subject and subtask, and train is balanced per subtask: reward counts right answers, so a policy would else learn to say no.
+benchmark's own few-shot sample, or k labels of each class by lot. Without it both hold at most `data.labels_per_subject` labels of a subject and
+subtask, and train is balanced per subtask: reward counts right answers, so a policy would else learn to say no. Test is always whole, since a
+sample of it would have another prevalence, and its figures would compare with nobody's.
 """
 
 from collections import Counter
@@ -82,13 +83,13 @@ def _sampled(
     """The labels that are asked, and per split how many were left out by which rule."""
     lot = sampling.lots(asked, [s.name for s in chosen], seed)
     if data.shots is None:
-        few = np.ones(len(asked), dtype=bool) if data.labels_per_subject is None else sampling.at_most(asked, lot, data.labels_per_subject)
+        few = asked.split == TEST
+        few |= data.labels_per_subject is None or sampling.at_most(asked, lot, data.labels_per_subject)
         rules = {"over_labels_per_subject": few}
         rows = np.flatnonzero(few & (asked.split == TRAIN))
         rules["balanced_away"] = _all_but(rows[~sampling.balanced(asked.rows(rows), lot[rows])], len(asked))
     else:
-        few = (asked.split != TEST) | (sampling.at_most(asked, lot, data.labels_per_subject or len(asked)))
-        rules = {"over_labels_per_subject": few, "not_in_shots": _shots(asked, lot, chosen, files, data.shots, seed)}
+        rules = {"not_in_shots": _shots(asked, lot, chosen, files, data.shots, seed)}
     left_out: dict[int, dict[str, int]] = {}
     kept = np.ones(len(asked), dtype=bool)
     for rule, mask in rules.items():

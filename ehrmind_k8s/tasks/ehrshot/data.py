@@ -1,28 +1,30 @@
 """From records and labels to examples: one prompt per label, made while the timelines pass by.
 
-Labels are small and are held whole; records are not. The timelines of a source come subject by subject, each once, and all labels of a
-subject are answered from it in order of time. Nothing after a label's time reaches its prompt: `Timeline.until` is the only cut, and what it
-returns is looked at again here.
+Labels are small and are held whole; records are not: they pass through buckets on disk, in the folder that a stage works in. The timelines of a
+source come subject by subject, each once, and all labels of a subject are answered from it in order of time. Nothing after a label's time reaches
+its prompt: `Timeline.until` is the only cut, and what it returns is looked at again here.
 """
 
-import hashlib
+import hmac
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Literal
 from weakref import finalize
 
 import numpy as np
 
+from ehrmind_k8s import settings
 from ehrmind_k8s.errors import DataError, SpecError, nearest
 from ehrmind_k8s.records import SPLITS, Drop, Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks import sources
 from ehrmind_k8s.tasks.base import Count, TaskData
-from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot import cohort, concepts, labelling, labels, outcomes, prompt, readers, splits, subtasks, terms
+from ehrmind_k8s.tasks.ehrshot.buckets import PERSON
 from ehrmind_k8s.tasks.ehrshot.cohort import Cohort
 from ehrmind_k8s.tasks.ehrshot.labels import Key, Labels
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
@@ -36,7 +38,9 @@ LABEL_SETS = (ORIGINAL, COMPUTED)
 DESCRIPTIONS = "subtasks.json"
 LEAST_RECORD = 32  # tokens that a prompt must leave for the record
 COMPARED = 200  # subjects whose given labels are compared with labels computed from their events
+PIECES = 4096  # of labels, before they are joined to one
 OLDEST = np.timedelta64(120 * 365, "D")
+LAST_SECOND = np.timedelta64(59, "s")  # of a minute
 
 
 def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
@@ -48,25 +52,39 @@ def read(source: Path, data: DataSpec, seed: int, count: Count) -> TaskData:
     told = subtasks.describe(source / DESCRIPTIONS) if (source / DESCRIPTIONS).exists() else {}
     chosen = subtasks.choose(data.subtasks, set(files) or None, told)
     room = _room(chosen, data.max_prompt_tokens, count)
-    work = Path(mkdtemp(prefix="ehrmind-ehrshot-"))
+    work = Path(mkdtemp(prefix="ehrmind-ehrshot-", dir=settings.load().work_dir))  # a clear copy of the records: where a stage works, nowhere else
     try:
         records = readers.open(source, work)
         vocabulary = _vocabulary(source, records, chosen)
-        given = _given(files, chosen, records, vocabulary, data)
-        found = cohort.build(chosen, given, records.splits, cohort.shot_files(source), data, seed)
-        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)))
+        to_the_minute = _to_the_minute(chosen, records.layout, bool(files))
+        given = _given(files, chosen, records, vocabulary, data, to_the_minute)
+        found = cohort.build(chosen, given, records.splits.of, cohort.shot_files(source), data, seed)
+        traces = labels.traces(source, dict.fromkeys(_keys(found.asked, chosen)), to_the_minute)
         inputs = dict(records.inputs) | _inputs(source, files, chosen, data.shots is not None)
     except BaseException:
         rmtree(work, ignore_errors=True)
         raise
-    audit = {"layout": records.layout, "labels_from": "files" if files else "events", **dict(records.report), **found.audit}
+    audit: dict[str, Any] = {
+        "layout": records.layout,
+        "labels_from": "files" if files else "events",
+        "split_from": _split_from(source, records, data),
+    }
+    audit |= {**records.report, **found.audit}
     if codes := {s.name: vocabulary.source(s.name) for s in chosen if s.name in outcomes.ROOTS}:
         audit["outcome_codes"] = codes
+    if records.splits.warnings:
+        audit["warnings"] = [*audit.get("warnings", ()), *records.splits.warnings]
     if unasked := [s.name for s in chosen if s.name not in subtasks.BENCHMARK and "question" not in told.get(s.name, {})]:
         audit["warnings"] = [*audit.get("warnings", ()), *(f"{name} has no question in {DESCRIPTIONS}; its name is asked" for name in unasked)]
-    walk = _Walk(found, chosen, traces, vocabulary if files else None, Serialiser(room, count), audit)
+    walk = _Walk(records.key, found, chosen, to_the_minute, traces, vocabulary if files else None, Serialiser(room, count), audit)
     finalize(walk, rmtree, work, ignore_errors=True)  # when the examples are all read, or nobody wants them any more
     return TaskData(walk.examples(records), walk.drops, inputs, audit, len(found.asked), terms.of(records.layout))
+
+
+def _split_from(source: Path, records: readers.Source, data: DataSpec) -> str:
+    """The file that decides the splits, or that lots do."""
+    file = records.splits.file
+    return splits.BY_LOT if file is None or data.split == cohort.BY_SUBJECT else file.relative_to(source).as_posix()
 
 
 def _check_settings(data: DataSpec) -> None:
@@ -89,35 +107,64 @@ def _room(chosen: Sequence[Subtask], budget: int, count: Count) -> int:
 def _vocabulary(source: Path, records: readers.Source, chosen: Sequence[Subtask]) -> Vocabulary:
     """What the source's codes mean; a hierarchy is a large file, and is read where a subtask asks what is below a concept."""
     asked = any(s.name in outcomes.ROOTS for s in chosen)
-    return Vocabulary(records.names.codes, records.names.described, outcomes.hierarchy(source) if asked else {})
+    descendants = outcomes.hierarchy(source) if asked else {}
+    return Vocabulary(records.names.codes, records.names.described, descendants, standard=records.layout == readers.OMOP)
+
+
+def _refusal(subtask: Subtask, vocabulary: Vocabulary, visits_end: bool) -> str | None:
+    """Why a subtask's labels cannot be computed from a source's events; None where they can."""
+    return labelling.refusal(subtask.name, vocabulary, visits_end) or vocabulary.refusal(subtask.name)
+
+
+def _to_the_minute(chosen: Sequence[Subtask], layout: str, from_files: bool) -> frozenset[str]:
+    """Subtasks whose label times stand for a whole minute; what comes after the very second of all others is unknown.
+
+    The benchmark cuts seconds off its labels. Labels that we compute at 23:59 mean the end of the day, when what has but a date is known too.
+    """
+    if layout in readers.BENCHMARK:
+        return frozenset(s.name for s in chosen if s.name in subtasks.BENCHMARK)
+    return frozenset() if from_files else frozenset(s.name for s in chosen if s.name in labelling.IN_THE_EVENING)
 
 
 def _given(
-    files: Mapping[str, Path], chosen: Sequence[Subtask], records: readers.Source, vocabulary: Vocabulary, data: DataSpec
+    files: Mapping[str, Path],
+    chosen: Sequence[Subtask],
+    records: readers.Source,
+    vocabulary: Vocabulary,
+    data: DataSpec,
+    to_the_minute: Collection[str],
 ) -> dict[str, Labels]:
     """Subtask -> its labels, from files, or from a walk through all events."""
     if files:
-        return {s.name: labels.read(files[s.folder], s) for s in chosen}
+        return {s.name: labels.read(files[s.folder], s, s.name in to_the_minute) for s in chosen}
     for s in chosen:
-        if why := labelling.refusal(s.name, vocabulary, records.names.visits_end):
+        if why := _refusal(s, vocabulary, records.names.visits_end):
             files_too = "" if data.labels == COMPUTED else ", and the source has no label files"
             raise DataError(f"{s.name} cannot be computed from events{files_too}: {why}; choose other data.subtasks")
-    parts: dict[str, list[Labels]] = {s.name: [] for s in chosen}
-    for timeline in records.timelines(None):
+    return computed(records.timelines(None), [s.name for s in chosen], vocabulary)
+
+
+def computed(timelines: Iterable[Timeline], names: Sequence[str], vocabulary: Vocabulary) -> dict[str, Labels]:
+    """Labels of each subtask from all timelines, in few pieces: most subjects have none, and an object for each would outweigh the labels."""
+    parts: dict[str, list[Labels]] = {name: [] for name in names}
+    for timeline in timelines:
         for name, found in parts.items():
-            found.append(labelling.compute(timeline, name, vocabulary))
+            if len(mine := labelling.compute(timeline, name, vocabulary)):
+                found.append(mine)
+            if len(found) > PIECES:
+                found[:] = [labels.joined(found)]
     return {name: labels.joined(found) for name, found in parts.items()}
 
 
 def _keys(asked: Asked, chosen: Sequence[Subtask]) -> Iterator[Key]:
-    for subject, minute, code in zip(asked.subject.tolist(), labels.minutes(asked.time), asked.subtask.tolist(), strict=True):
-        yield subject, minute, chosen[code].name
+    for subject, second, code in zip(asked.subject.tolist(), labels.seconds(asked.time), asked.subtask.tolist(), strict=True):
+        yield subject, second, chosen[code].name
 
 
 def _inputs(source: Path, files: Mapping[str, Path], chosen: Sequence[Subtask], shots: bool) -> dict[str, str]:
     """Files of labels, samples, traces, descriptions and the hierarchy -> SHA-256."""
     used = [files[name] for name in sorted({s.folder for s in chosen} & set(files))]
-    paths = [f for path in used for f in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    paths = [file for path in used for file in labels.shards(path)]
     if source.is_dir():
         paths += [p for name in (labels.TRACES_NAME, DESCRIPTIONS) for p in sorted(source.rglob(name))]
         paths += concepts.files(source, "concept_ancestor")
@@ -133,8 +180,10 @@ class _Walk:
     `vocabulary` is there where given labels are to be compared with labels computed from events (a sample of subjects).
     """
 
+    key: bytes
     found: Cohort
     chosen: Sequence[Subtask]
+    to_the_minute: Collection[str]
     traces: Mapping[Key, str]
     vocabulary: Vocabulary | None
     serialiser: Serialiser
@@ -162,26 +211,29 @@ class _Walk:
             self.audit["labels_recomputed"] = {name: dict(sorted(counts.items())) for name, counts in sorted(self.agreement.items())}
 
     def _of_subject(self, timeline: Timeline, rows: np.ndarray) -> Iterator[Example]:
-        """Examples of one subject. Labels at one time share the cut and the text."""
+        """Examples of one subject. Labels with one cut share its text."""
         last: tuple[np.datetime64, Text] | None = None
         for i in rows:
             time = self.found.asked.time[i]
             if timeline.birth is not None and time < timeline.birth:
                 self._drop(i, "label_before_birth")
                 continue
-            if last is None or last[0] != time:
-                past = timeline.until(time)
+            minute = self.chosen[self.found.asked.subtask[i]].name in self.to_the_minute
+            until = time + LAST_SECOND if minute else time
+            if last is None or last[0] != until:
+                past = timeline.until(until)
                 if not (~np.isnat(past.time) & (past.time != past.birth)).any():
                     self._drop(i, "no_event_before_label")
                     continue
-                self._check(past, time)
-                last = (time, self.serialiser.text(past, time))
+                self._check(past, time, "m" if minute else "s")
+                last = (until, self.serialiser.text(past, time))
             yield self._example(i, last[1])
 
-    def _check(self, past: Timeline, time: np.datetime64) -> None:
-        """No event starts, and none ends, after the label's minute; the age can be one."""
-        limit = time + np.timedelta64(59, "s")
-        assert not (past.time > limit).any() and not (past.end > limit).any(), (
+    def _check(self, past: Timeline, time: np.datetime64, unit: Literal["s", "m"]) -> None:
+        """No event starts, and none ends, after the label's second or minute (`unit`), or at no time; the age can be one."""
+        starts, ends, now = (at.astype(f"datetime64[{unit}]") for at in (past.time, past.end, time))
+        timeless = past.table[np.isnat(starts)] != PERSON
+        assert not (starts > now).any() and not (ends > now).any() and not timeless.any(), (
             f"subject with {len(past.time)} events: the record was not cut at the label"
         )
         self.counts["checks"]["records_cut_at_label"] += 1
@@ -190,33 +242,33 @@ class _Walk:
 
     def _example(self, i: int, text: Text) -> Example:
         asked, subtask = self.found.asked, self.chosen[self.found.asked.subtask[i]]
-        subject, minute = int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0]
+        subject, second = int(asked.subject[i]), labels.seconds(asked.time[i : i + 1])[0]
         target = {"subtask": subtask.name, "label": int(asked.value[i]), "positive": subtask.positive, "negative": subtask.negative}
         self.counts["events_kept"].update(text.kept)
         self.counts["events_dropped"].update(text.dropped)
         return Example(
-            id=_id(subject, minute, subtask.name),
+            id=row_id(self.key, subject, asked.time[i], subtask.name),
             task="ehrshot",
             split=SPLITS[asked.split[i]],
-            group=_digest(f"subject:{subject}"),
+            group=group_of(self.key, subject),
             category=subtask.name,
             messages=prompt.messages(text.text, subtask),
             target=target,
-            sft_text=self.traces.get((subject, minute, subtask.name)),
+            sft_text=self.traces.get((subject, second, subtask.name)),
             meta={"events_kept": dict(text.kept), "events_dropped": dict(text.dropped)},
         )
 
     def _drop(self, i: int, reason: str) -> None:
         asked = self.found.asked
         name = self.chosen[asked.subtask[i]].name
-        self.drops.append(Drop(_id(int(asked.subject[i]), labels.minutes(asked.time[i : i + 1])[0], name), SPLITS[asked.split[i]], reason))
+        self.drops.append(Drop(row_id(self.key, int(asked.subject[i]), asked.time[i], name), SPLITS[asked.split[i]], reason))
 
     def _compare(self, timeline: Timeline) -> None:
         """Given labels of a subject beside those that its events give: the same time and value, another value, or a time that only one has."""
         if self.vocabulary is None:
             return
         for subtask in self.chosen:
-            if labelling.refusal(subtask.name, self.vocabulary, timeline.names.visits_end):
+            if _refusal(subtask, self.vocabulary, timeline.names.visits_end):
                 continue
             computed, _, _ = labels.unique(labelling.compute(timeline, subtask.name, self.vocabulary))
             mine, theirs = _by_minute(self.found.given[subtask.name], timeline.subject), _by_minute(computed, timeline.subject)
@@ -234,10 +286,16 @@ def _by_minute(found: Labels, subject: int) -> dict[int, int]:
     return dict(zip(labels.minutes(found.time[start:end]), found.value[start:end].tolist(), strict=True))
 
 
-def _id(subject: int, minute: int, subtask: str) -> str:
-    """A name for a row that tells nothing of its patient by itself (anyone who has the source can make it again)."""
-    return f"ehrshot-{_digest(f'{subject}:{minute}:{subtask}')}"
+def row_id(key: bytes, subject: int, time: np.datetime64, subtask: str) -> str:
+    """A name for a row, which those who have the source can make again, and nobody else."""
+    second = time.astype("datetime64[s]").astype(np.int64)
+    return f"ehrshot-{_digest(key, f'{subject}:{second}:{subtask}')}"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def group_of(key: bytes, subject: int) -> str:
+    """A name for a subject. A bare hash would tell the subject to anybody who tries all ids."""
+    return _digest(key, f"subject:{subject}")
+
+
+def _digest(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), "sha256").hex()[:16]

@@ -1,21 +1,24 @@
 """Labels computed from events, for records that come without label files, and as a check of those that come with them.
 
-An admission is an inpatient visit (`outcomes.INPATIENT`) that has an end after its start. Discharge day and admission day are calendar days;
-23:59 of a day is the prediction time of everything about an admission. By subtask, with what is left out ("no label"):
+An admission is the start of an inpatient visit (`outcomes.INPATIENT`), whether or not the source knows its end; a stay is one with an end
+after its start, and questions are asked about stays alone. Discharge day and admission day are calendar days; 23:59 of a day is the prediction
+time of everything about a stay. A patient leaves hospital if no other stay goes on at that time, none began on that day since, and the patient
+lives. By subtask, with what is left out ("no label"):
 
     guo_los           23:59 of the admission day; positive: end - start >= 7 days.    No label: discharged on the day of admission.
     guo_icu           23:59 of the admission day; positive: an ICU stay starts between then and discharge.
                       No label: discharged, or in ICU, on the day of admission.
     guo_readmission   23:59 of the discharge day; positive: an admission starts 1 minute to 30 days later.
-                      No label: readmitted on the discharge day; record ends within the 30 days and no admission was seen (censored).
+                      No label: does not leave hospital; record ends within the 30 days without an admission or a death (censored).
     new_*             23:59 of each discharge day; positive: the first diagnosis ever falls 1 to 365 days later.
-                      No label: diagnosed by then, or within the next day. A record that ends early counts as negative, as in the benchmark.
+                      No label: does not leave hospital; diagnosed by then, or within the next day. A record that ends early counts as
+                      negative, as in the benchmark.
     lab_*             one minute before each result that can be read, none for results at the time of the very first event.
                       Positive: grade mild or worse. No label: a unit that is not known (potassium, glucose, hemoglobin need one).
 
 Where the benchmark's code departs from its own description we follow the description: its code keeps stays whose patient returned later on
-the discharge day, and counts a diagnosis within the first day as positive when its code is written again later. Findings of chest X-rays
-are read from reports, which records do not hold, so `chexpert` cannot be computed.
+the discharge day, and counts a diagnosis within the first day as positive when its code is written again later; and it takes a death for the
+end of a record that might have gone on. Findings of chest X-rays are read from reports, which records do not hold, so `chexpert` cannot be computed.
 """
 
 from collections.abc import Callable
@@ -32,8 +35,9 @@ READMISSION = (MINUTE, 30 * DAY)
 DIAGNOSIS = (DAY, 365 * DAY)
 NORMAL_WORDS = ("normal", "adequate")  # what laboratories write instead of a count
 COMPUTED = ("guo_los", "guo_readmission", "guo_icu", *ROOTS)
+IN_THE_EVENING = tuple(name for name in COMPUTED if not name.startswith("lab_"))  # asked at 23:59
 
-_VISIT, _DETAIL = TABLES.index("visit_occurrence"), TABLES.index("visit_detail")
+_VISIT, _DETAIL, _DEATH = (TABLES.index(name) for name in ("visit_occurrence", "visit_detail", "death"))
 # Beginning of the unit (lower case) -> factor to the unit of the limit. None: the benchmark reads the number whatever the unit.
 # It divides potassium in mg/dL by 18, which is glucose's factor; no laboratory reports that, so it counts as unknown here.
 _UNITS: dict[str, dict[str, float] | None] = {
@@ -74,38 +78,57 @@ def compute(timeline: Timeline, subtask: str, vocabulary: Vocabulary) -> Labels:
 
 
 def admissions(timeline: Timeline, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of A inpatient visits, by start."""
+    """Starts and ends (NaT for one that is not known) of A inpatient visits, by start."""
     return _spans(timeline, (timeline.table == _VISIT) & vocabulary.inpatient[timeline.code])
 
 
-def _stay(timeline: Timeline, vocabulary: Vocabulary) -> Labels:
+def stays(timeline: Timeline, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of the S admissions that can be asked about: an end is known, and it comes after the start."""
     start, end = admissions(timeline, vocabulary)
+    return start[end > start], end[end > start]
+
+
+def _stay(timeline: Timeline, vocabulary: Vocabulary) -> Labels:
+    start, end = stays(timeline, vocabulary)
     kept = _day(start) != _day(end)
     return _labels(timeline, _evening(start)[kept], (end - start >= LONG_STAY)[kept])
 
 
 def _icu(timeline: Timeline, vocabulary: Vocabulary) -> Labels:
-    start, end = admissions(timeline, vocabulary)
-    icu, _ = _spans(timeline, (timeline.table == _DETAIL) & vocabulary.icu[timeline.code])
-    time = _evening(start)
-    kept = (_day(start) != _day(end)) & ~np.isin(_day(start), _day(icu))
-    value = np.searchsorted(icu, end, side="right") > np.searchsorted(icu, time, side="left")
-    return _labels(timeline, time[kept], value[kept])
+    start, end = stays(timeline, vocabulary)
+    moved, back = _spans(timeline, (timeline.table == _DETAIL) & vocabulary.icu[timeline.code])
+    time, left = _evening(start)[:, None], np.where(_dated(moved)[None, :], _evening(end)[:, None], end[:, None])
+    there: np.ndarray = (_day(moved) <= _day(start)[:, None]) & (_day(np.fmax(moved, back)) >= _day(start)[:, None])
+    kept: np.ndarray = (_day(start) != _day(end)) & ~there.any(axis=1)
+    value = np.asarray(((moved >= time) & (moved <= left)).any(axis=1))
+    return _labels(timeline, _evening(start)[kept], value[kept])
 
 
 def _readmission(timeline: Timeline, vocabulary: Vocabulary) -> Labels:
-    start, end = admissions(timeline, vocabulary)
-    following = np.searchsorted(start, end, side="left")
-    back = np.zeros(len(end), dtype=bool)
-    back[following < len(start)] = _day(start[following[following < len(start)]]) == _day(end[following < len(start)])
-    time = np.setdiff1d(_evening(end), _evening(end)[back])
+    start, _ = admissions(timeline, vocabulary)
+    time = _discharges(timeline, vocabulary)
     value = _within(start, time, *READMISSION)
-    seen = value | (_last(timeline) >= time + READMISSION[1])
+    seen = value | (_last(timeline) >= time + READMISSION[1]) | _within(_deaths(timeline, vocabulary), time, *READMISSION)
     return _labels(timeline, time[seen], value[seen])
 
 
+def _discharges(timeline: Timeline, vocabulary: Vocabulary) -> np.ndarray:
+    """The evenings of days on which the patient leaves hospital, once each.
+
+    A visit without an end goes on as long as the stay does in which it began; the next stay says that one before it is over.
+    """
+    starts, ends = admissions(timeline, vocabulary)
+    start, end = (at[:, None] for at in stays(timeline, vocabulary))
+    evening = _evening(end)
+    again = (starts >= end) & (starts <= evening)
+    goes_on = (starts <= evening) & ((ends > evening) | (np.isnat(ends) & (starts > start)))
+    dead = _deaths(timeline, vocabulary) <= evening
+    here = (again | goes_on).any(axis=1) | dead.any(axis=1)
+    return np.setdiff1d(evening, evening[here])
+
+
 def _diagnosis(timeline: Timeline, outcome: np.ndarray, vocabulary: Vocabulary) -> Labels:
-    time = np.unique(_evening(admissions(timeline, vocabulary)[1]))
+    time = _discharges(timeline, vocabulary)
     told = timeline.time[outcome[timeline.code] & ~np.isnat(timeline.time)]
     if not len(told):
         return _labels(timeline, time, np.zeros(len(time), dtype=bool))
@@ -143,11 +166,23 @@ def _factor_of(unit: str, units: dict[str, float]) -> float:
 
 
 def _spans(timeline: Timeline, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of the events that last, by start; an event without an end, or of no length, is no stay."""
-    kept = rows & ~np.isnat(timeline.time) & ~np.isnat(timeline.end)
+    """Starts and ends (NaT for one that is not known) of events, by start."""
+    kept = rows & ~np.isnat(timeline.time)
     start, end = _minute(timeline.time[kept]), _minute(timeline.end[kept])
-    order = np.argsort(start[end > start], kind="stable")
-    return start[end > start][order], end[end > start][order]
+    order = np.argsort(start, kind="stable")
+    return start[order], end[order]
+
+
+def _deaths(timeline: Timeline, vocabulary: Vocabulary) -> np.ndarray:
+    """When the source says that the patient died, by time; more than once if it says so twice."""
+    told = (timeline.table == _DEATH) | vocabulary.death[timeline.code]
+    return np.sort(_minute(timeline.time[told & ~np.isnat(timeline.time)]))
+
+
+def _dated(time: np.ndarray) -> np.ndarray:
+    """Which starts are the last minute of a day, which stands for a date without a time: it may have been at any time of that day."""
+    found: np.ndarray = time == _evening(time)
+    return found
 
 
 def _within(events: np.ndarray, time: np.ndarray, after: np.timedelta64, until: np.timedelta64) -> np.ndarray:

@@ -1,16 +1,18 @@
 """Labels from files: the benchmark's CSV, MEDS label parquet, its few-shot samples, and a teacher's traces.
 
     benchmark/<subtask>/labeled_patients.csv    patient_id, prediction_time, value, label_type     (read by name: femr's writer swaps columns)
-    labels/<subtask>/*.parquet                  subject_id, prediction_time, boolean_value or integer_value
+    labels/<subtask>/*.parquet                  subject_id, prediction_time, boolean_value or integer_value; also in folders below, as MEDS-DEV's
+                                                labels/<subtask>/train/0.parquet
     labels/<subtask>.parquet, <subtask>.parquet beside the data: the same
     benchmark/<subtask>/all_shots_data.json     which labels a k-shot sample has
     traces.jsonl                                {"subject", "prediction_time", "subtask", "text"}: a completion to learn
 
-Times are local times of the record, without a zone, and count to the minute, as the benchmark's do: its 23:59:59 is written 23:59:00.
+Times are local times of the record, without a zone, and count to the second; a part of a second is cut off, so that nothing after it is known.
+The benchmark's own count to the minute: its 23:59:59 is written 23:59:00, and stands for all of that minute (`minute`).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import pyarrow.parquet
 
 from ehrmind_k8s.errors import DataError, nearest
 from ehrmind_k8s.records import Split
+from ehrmind_k8s.tasks.ehrshot import columns
 from ehrmind_k8s.tasks.ehrshot.subtasks import Subtask
 
 CSV_NAME = "labeled_patients.csv"
@@ -33,12 +36,12 @@ VALUE_COLUMNS = ("boolean_value", "integer_value")
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 _BOOLEANS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
-Key = tuple[int, int, str]  # subject, prediction time (minutes since 1970), subtask
+Key = tuple[int, int, str]  # subject, prediction time (seconds since 1970), subtask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """N labels: subject (int64), time (datetime64[s], whole minutes), value (int64)."""
+    """N labels: subject (int64), time (datetime64[s]), value (int64)."""
 
     subject: np.ndarray
     time: np.ndarray
@@ -60,12 +63,18 @@ def find(source: Path) -> dict[str, Path]:
     for path in sorted(p for p in source.rglob("*.parquet") if _is_labels(p)):
         parts = path.relative_to(source).parts
         below = parts[parts.index("labels") + 1 :] if "labels" in parts[:-1] else parts[-1:]
-        _add(found, below[0].removesuffix(".parquet"), path.parent if len(below) > 1 else path, source)
+        shared = path.parents[len(below) - 2] if len(below) > 1 else path
+        _add(found, below[0].removesuffix(".parquet"), shared, source)
     return found
 
 
-def read(path: Path, subtask: Subtask) -> Labels:
-    """Labels of one subtask, as its file has them: value 0 or 1. Raises DataError with file, row and column."""
+def shards(path: Path) -> list[Path]:
+    """The files of a subtask's labels: itself, or every parquet below its folder."""
+    return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
+
+
+def read(path: Path, subtask: Subtask, to_the_minute: bool = False) -> Labels:
+    """Labels of one subtask, as its file has them: value 0 or 1, times to the second or to the minute. Raises DataError with file, row, column."""
     found = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     bad = np.flatnonzero((found.value < 0) | (found.value > subtask.highest))
     if bad.size:
@@ -74,7 +83,7 @@ def read(path: Path, subtask: Subtask) -> Labels:
             f" {bad.size} of {len(found)} rows are outside"
         )
     value = np.array([subtask.value(v) for v in range(int(found.value.max()) + 1)] if len(found) else [], dtype=np.int64)
-    return Labels(found.subject, found.time, value[found.value])
+    return Labels(found.subject, minute(found.time) if to_the_minute else found.time, value[found.value])
 
 
 def unique(found: Labels) -> tuple[Labels, Labels, Labels]:
@@ -98,32 +107,36 @@ def shots(path: Path, subtask: Subtask, finding: str | None, k: int, replicate: 
 
     A class with fewer than k labels was drawn with repetition there; each label counts once here.
     """
-    try:
+    try:  # nothing of the file is told but its type of fault: an id that is no number may still be a patient's
         samples = json.loads(path.read_text(encoding="utf-8"))[finding or subtask.folder]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{_name(path)}: not the benchmark's few-shot samples ({type(error).__name__}: {finding or subtask.folder})") from None
-    if str(k) not in samples:
-        sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
-        raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes}")
-    replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
-    sample = replicates[replicate % len(replicates)]
-    words: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "val"))
-    found: dict[Split, set[tuple[int, int]]] = {}
-    for split, word in words:
-        try:
-            subjects, times = sample[f"patient_ids_{word}_k"], sample[f"label_times_{word}_k"]
-        except (KeyError, TypeError):
-            raise DataError(f"{_name(path)}: a sample of {k} lacks patient_ids_{word}_k or label_times_{word}_k") from None
-        at = _minutes(pa.array(times, pa.string()), path, f"label_times_{word}_k")
-        found[split] = set(zip(map(int, subjects), minutes(at), strict=True))
-    return found
+        if str(k) not in samples:
+            sizes = ", ".join(sorted((s for s in samples if s != "-1"), key=int))
+            raise DataError(f"data.shots: {_name(path)} has no sample of {k} per class; it has {sizes or 'none'}")
+        replicates = [samples[str(k)][r] for r in sorted(samples[str(k)], key=int)]
+        sample = replicates[replicate % len(replicates)]
+        words: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "val"))
+        return {split: _sample(sample, word, path) for split, word in words}
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, pa.ArrowException) as error:
+        kind, what = type(error).__name__, finding or subtask.folder
+        raise DataError(f"{_name(path)}: not the benchmark's few-shot samples of {what}, {k} per class ({kind})") from None
 
 
-def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
-    """The texts of `traces.jsonl` (anywhere in the source) for the labels that are wanted; the rest is not kept. Raises DataError."""
+def _sample(sample: Mapping[str, Any], word: str, path: Path) -> set[tuple[int, int]]:
+    """(subject, minute) of the labels that a sample has in one split. Raises as its form is wrong."""
+    subjects, times = (sample[f"{name}_{word}_k"] for name in ("patient_ids", "label_times"))
+    at = _times(pa.array(times, pa.string()), path, f"label_times_{word}_k")
+    return set(zip(map(int, subjects), minutes(at), strict=True))
+
+
+def traces(source: Path, wanted: Mapping[Key, Any], to_the_minute: Collection[str] = ()) -> dict[Key, str]:
+    """The texts of `traces.jsonl` (anywhere in the source) for the labels that are wanted; the rest is not kept. Raises DataError.
+
+    `to_the_minute` are the subtasks whose times count so.
+    """
     found: dict[Key, str] = {}
     for path in sorted(source.rglob(TRACES_NAME)):
-        for number, key, text in _trace_lines(path):
+        for number, subject, time, subtask, text in _trace_lines(path):
+            key = (subject, seconds(minute(time) if subtask in to_the_minute else time)[0], subtask)
             if key in wanted:
                 if key in found:
                     raise DataError(f"{_name(path)}: line {number} is a second trace for one label; keep one")
@@ -131,14 +144,26 @@ def traces(source: Path, wanted: Mapping[Key, Any]) -> dict[Key, str]:
     return found
 
 
+def minute(time: np.ndarray) -> np.ndarray:
+    """The beginning of each time's minute, which is how the benchmark writes that minute (datetime64[s])."""
+    return time.astype("datetime64[m]").astype("datetime64[s]")
+
+
 def minutes(time: np.ndarray) -> list[int]:
-    """Minutes since 1970, the resolution at which labels are told apart."""
+    """Minutes since 1970, the resolution at which the benchmark tells labels apart."""
     found: list[int] = time.astype("datetime64[m]").astype(np.int64).tolist()
     return found
 
 
-def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
-    with path.open(encoding="utf-8") as lines:
+def seconds(time: np.ndarray) -> list[int]:
+    """Seconds since 1970, the resolution at which labels are told apart."""
+    found: list[int] = time.astype("datetime64[s]").astype(np.int64).tolist()
+    return found
+
+
+def _trace_lines(path: Path) -> Iterator[tuple[int, int, np.ndarray, str, str]]:
+    """Number, subject, prediction time (of length 1), subtask and text of each line."""
+    with columns.readable(path, _name(path)), path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -149,7 +174,7 @@ def _trace_lines(path: Path) -> Iterator[tuple[int, Key, str]]:
                 raise DataError(f"{_name(path)}: line {number} is not {{subject, prediction_time, subtask, text}} ({type(error).__name__})") from None
             if not isinstance(text, str):
                 raise DataError(f"{_name(path)}: line {number}: text is {type(text).__name__}, expected a text")
-            yield number, (subject, minutes(_minutes(pa.array([time]), path, "prediction_time", number))[0], subtask), text
+            yield number, subject, _times(pa.array([time]), path, "prediction_time", number), subtask, text
 
 
 def _is_labels(path: Path) -> bool:
@@ -181,7 +206,7 @@ def _read_csv(path: Path) -> Labels:
     if len(kinds) > 1:
         raise DataError(f"{_name(path)}: column label_type has {len(kinds)} values, expected one for the whole file")
     subject = _whole(table["patient_id"], path, "patient_id")
-    return Labels(subject, _minutes(table["prediction_time"], path, "prediction_time"), _values(table["value"], path, kinds))
+    return Labels(subject, _times(table["prediction_time"], path, "prediction_time"), _values(table["value"], path, kinds))
 
 
 def _values(column: pa.ChunkedArray, path: Path, kinds: set[str]) -> np.ndarray:
@@ -204,27 +229,29 @@ def _integer(text: str, boolean: bool) -> int | None:
 
 
 def _read_parquet(path: Path) -> Labels:
-    files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith(".")) if path.is_dir() else [path]
-    return joined([_read_parquet_file(file) for file in files])
+    return joined([_read_parquet_file(file) for file in shards(path)])
 
 
 def _read_parquet_file(path: Path) -> Labels:
-    table = pyarrow.parquet.read_table(path)
+    with columns.readable(path, _name(path)):
+        table = pyarrow.parquet.read_table(path)
+    if not len(table):
+        return joined([])
     column = next((c for c in VALUE_COLUMNS if c in table.column_names and table[c].null_count < len(table)), None)
-    if column is None and len(table):
+    if column is None:
         has = ", ".join(c for c in table.column_names if c.endswith("_value")) or "none"
         raise DataError(f"{_name(path)}: no values in boolean_value or integer_value (columns of values: {has}); the questions here are yes or no")
-    columns = ("subject_id", "prediction_time", column or VALUE_COLUMNS[0])
-    _has_columns(path, table.column_names, columns)
-    _no_nulls(path, table, columns)
+    needed = ("subject_id", "prediction_time", column)
+    _has_columns(path, table.column_names, needed)
+    _no_nulls(path, table, needed)
     time = table["prediction_time"]
     if not pa.types.is_timestamp(time.type) or time.type.tz is not None:
         raise DataError(f"{_name(path)}: prediction_time is {time.type}, expected a timestamp without a time zone, as the record's times are")
-    for name, kind in (("subject_id", pa.types.is_integer), (columns[2], _is_integer_or_boolean)):
+    for name, kind in (("subject_id", pa.types.is_integer), (column, _is_integer_or_boolean)):
         if not kind(table[name].type):
             raise DataError(f"{_name(path)}: column {name} is {table[name].type}, expected whole numbers")
-    value = table[columns[2]].cast(pa.int64()).to_numpy()
-    return Labels(table["subject_id"].cast(pa.int64()).to_numpy(), time.to_numpy().astype("datetime64[m]").astype("datetime64[s]"), value)
+    subject, value = (columns.whole(table[name].combine_chunks(), _name(path), name) for name in ("subject_id", column))
+    return Labels(subject, time.to_numpy().astype("datetime64[s]"), value)
 
 
 def _is_integer_or_boolean(kind: pa.DataType) -> bool:
@@ -247,8 +274,8 @@ def _whole(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
         raise DataError(f"{_name(path)}: row {_first(right)}: column {name} is not a whole number") from None
 
 
-def _minutes(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int | None = None) -> np.ndarray:
-    """Times to the minute, from text with a blank or a T between date and time."""
+def _times(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int | None = None) -> np.ndarray:
+    """Times to the second, from text with a blank or a T between date and time."""
     right = pc.match_substring_regex(column, _TIME)
     if not pc.all(right).as_py() and len(column):
         raise DataError(f"{_name(path)}: row {row or _first(right)}: column {name} is not YYYY-MM-DD HH:MM:SS, without a time zone")
@@ -256,7 +283,7 @@ def _minutes(column: pa.ChunkedArray | pa.Array, path: Path, name: str, row: int
         times = pc.cast(column, pa.timestamp("us"))
     except pa.ArrowInvalid:
         raise DataError(f"{_name(path)}: column {name} holds a time that no calendar has") from None
-    whole: np.ndarray = np.asarray(times).astype("datetime64[m]").astype("datetime64[s]")
+    whole: np.ndarray = np.asarray(times).astype("datetime64[s]")
     return whole
 
 

@@ -5,7 +5,6 @@
 `value` is a number or a text, `visit_id` a whole number written as a float, rows are in no order.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +30,6 @@ TYPES: Mapping[str, pa.DataType] = {
     "visit_id": pa.float64(),
     "omop_table": pa.string(),
 }
-SPLITS_NAME = "person_id_map.csv"
 ROW_BYTES = 77  # of the released file, on average
 BLOCK_BYTES = 4 << 20  # memory while dealing grows with it: 16 MB blocks take 300 MB more, and no less time
 
@@ -55,23 +53,6 @@ def events(files: Mapping[str, Path], warnings: Counter[str]) -> Iterator[Events
         yield from (_events(batch, path, warnings) for batch in _batches(path))
 
 
-def splits(source: Path) -> tuple[dict[int, str] | None, Path | None]:
-    """Split of each subject, from `splits/person_id_map.csv` (split, omop_person_id)."""
-    path = next(iter(sorted(source.rglob(SPLITS_NAME))), None)
-    if path is None:
-        return None, None
-    found: dict[int, str] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                subject, split = int(row["omop_person_id"]), str(row["split"])
-            except (KeyError, TypeError, ValueError):
-                raise DataError(f"{path.name}, line {number}: expected the columns split and omop_person_id") from None
-            if found.setdefault(subject, split) != split:
-                raise DataError(f"{path.name}, line {number}: a subject is in two splits, {found[subject]} and {split}")
-    return found, path
-
-
 def described(source: Path, files: Mapping[str, Path], codes: frozenset[str]) -> tuple[dict[str, str], list[Path]]:
     """Descriptions of codes, and the files that they are from: the release has none, an OMOP CONCEPT table put beside it has."""
     return concepts.described(source, codes)
@@ -83,14 +64,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         if name not in names:
             raise DataError(f"{path.name}: no column {name}; {nearest(name, names)}")
     here = {name: kind for name, kind in TYPES.items() if name in names}
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    read = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
-    convert = pyarrow.csv.ConvertOptions(column_types=here, include_columns=list(here), strings_can_be_null=True)
-    try:
-        with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
-            yield from reader
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name}: {columns.problem(str(error), names, here)}") from None
+    yield from concepts.csv_batches(path, names, here, pyarrow.csv.ParseOptions(newlines_in_values=True), BLOCK_BYTES)
 
 
 def _events(batch: pa.RecordBatch, path: Path, warnings: Counter[str]) -> Events:

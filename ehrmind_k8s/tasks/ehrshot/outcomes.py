@@ -2,18 +2,20 @@
 
 A hierarchy is CONCEPT_ANCESTOR beside CONCEPT (OMOP), or `parent_codes` in metadata/codes.parquet (MEDS). Without one, STAND_INS name codes
 of the same meaning in the vocabularies that hospitals write: LOINC for results, ICD-10-CM and ICD-9-CM for diagnoses (prefixes, so I21
-covers I21.09). They are narrower than the roots, and labels made from them are near to the benchmark's, not equal.
+covers I21.09). They are narrower than the roots, and labels made from them are near to the benchmark's, not equal. OMOP writes diagnoses as SNOMED,
+so there they stand in for nothing: without CONCEPT_ANCESTOR every patient would count as not diagnosed, and that is refused.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
+from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks.ehrshot import concepts
 
 # Root concepts of the benchmark's labelers (ehrshot_tasks.json of the facts; som-shahlab/ehrshot-benchmark, labelers/ehrshot.py).
@@ -63,12 +65,17 @@ Descendants = Mapping[str, frozenset[str]]
 
 
 class Vocabulary:
-    """Which of a source's codes mean what, as masks over them (length C). A mask is made once."""
+    """Which of a source's codes mean what, as masks over them (length C). A mask is made once.
 
-    def __init__(self, codes: Sequence[str], described: Mapping[str, str], descendants: Descendants) -> None:
-        self._codes, self._descendants = codes, descendants
+    `standard`: the source codes an event by its standard concept (SNOMED for a diagnosis) and by its own code only where there is none, as OMOP
+    does. ICD codes cannot then stand in for what is below a root, but are the only word on events that no hierarchy places.
+    """
+
+    def __init__(self, codes: Sequence[str], described: Mapping[str, str], descendants: Descendants, standard: bool = False) -> None:
+        self._codes, self._descendants, self._standard = codes, descendants, standard
         self._masks: dict[str, np.ndarray] = {}
         self.inpatient = np.array([code in INPATIENT for code in codes], dtype=bool)
+        self.death = np.array([code.startswith("MEDS_DEATH") for code in codes], dtype=bool)
         self.icu = np.array([code in ICU_SITES or bool(_ICU.search(described.get(code, code))) for code in codes], dtype=bool)
 
     def outcome(self, subtask: str) -> np.ndarray:
@@ -76,8 +83,21 @@ class Vocabulary:
         if subtask not in self._masks:
             below = frozenset[str]().union(*(self._descendants.get(root, ()) for root in ROOTS[subtask]))
             wanted = below | set(ROOTS[subtask]) if below else frozenset()
-            self._masks[subtask] = np.array([code in wanted if wanted else _stands_in(code, subtask) for code in self._codes], dtype=bool)
+            found = [self._means(code, subtask, wanted) for code in self._codes]
+            self._masks[subtask] = np.array(found, dtype=bool)
         return self._masks[subtask]
+
+    def _means(self, code: str, subtask: str, wanted: frozenset[str]) -> bool:
+        if code in wanted:
+            return True
+        unplaced = not wanted or (self._standard and code.startswith(_PREFIXED))
+        return unplaced and _stands_in(code, subtask)
+
+    def refusal(self, subtask: str) -> str | None:
+        """Why the source's codes cannot tell a subtask's outcome; None where they can. Results are LOINC in OMOP too, so those can."""
+        if self._standard and subtask.startswith("new_") and self.source(subtask) == "stand_ins":
+            return "its diagnoses are standard concepts, and no CONCEPT_ANCESTOR says which are below this one; put Athena's beside CONCEPT"
+        return None
 
     def source(self, subtask: str) -> str:
         """Whose word the codes of an outcome are, for the audit: `hierarchy` or `stand_ins`."""
@@ -101,11 +121,14 @@ def _stands_in(code: str, subtask: str) -> bool:
 
 
 def _from_meds(path: Path, roots: Iterable[str]) -> dict[str, frozenset[str]]:
-    table = pyarrow.parquet.read_table(path, columns=["code", "parent_codes"])
     children: dict[str, list[str]] = {}
-    for code, parents in zip(table["code"].to_pylist(), table["parent_codes"].to_pylist(), strict=True):
-        for parent in parents or ():
-            children.setdefault(parent, []).append(code)
+    for batch in concepts.batches(path, ("code", "parent_codes")):
+        kind = batch["parent_codes"].type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise DataError(f"{path.name}: column parent_codes is {kind}, expected lists of texts")
+        for code, parents in zip(concepts.texts(batch, "code", path.name).to_pylist(), batch["parent_codes"].to_pylist(), strict=True):
+            for parent in parents or ():
+                children.setdefault(parent, []).append(code)
     return {root: below for root in roots if (below := _all_below(root, children))}
 
 
@@ -121,20 +144,32 @@ def _all_below(root: str, children: Mapping[str, Sequence[str]]) -> frozenset[st
 
 
 def _from_omop(concept: Sequence[Path], ancestor: Sequence[Path], roots: frozenset[str]) -> dict[str, frozenset[str]]:
-    """CONCEPT_ANCESTOR has tens of millions of rows, so both tables are read batch by batch and only rows below a root are kept."""
-    code_of: dict[int, str] = {}
-    for path, batch in _batches(concept, ("concept_id", "vocabulary_id", "concept_code")):
-        made = pc.binary_join_element_wise(batch["vocabulary_id"], batch["concept_code"], "/").to_pylist()
-        code_of |= dict(zip(concepts.integers(batch["concept_id"], path.name, "concept_id").tolist(), made, strict=True))
-    wanted = {id_: code for id_, code in code_of.items() if code in roots}
-    below: dict[str, set[str]] = {code: set() for code in wanted.values()}
+    """CONCEPT_ANCESTOR has tens of millions of rows and CONCEPT millions, so both are read batch by batch: CONCEPT for the ids of the roots, then
+    CONCEPT_ANCESTOR for the ids below them, then CONCEPT again for the codes of those. Nothing else is kept.
+    """
+    root_of = _coded(concept, lambda ids, codes: pc.is_in(codes, value_set=pa.array(sorted(roots))))
+    below: dict[str, list[np.ndarray]] = {code: [] for code in root_of.values()}
     for path, batch in _batches(ancestor, ("ancestor_concept_id", "descendant_concept_id")):
-        above, under = (concepts.integers(batch[c], path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id"))
-        kept = np.isin(above, list(wanted))
-        for a, d in zip(above[kept].tolist(), under[kept].tolist(), strict=True):
-            if d in code_of:
-                below[wanted[a]].add(code_of[d])
-    return {root: frozenset(codes) for root, codes in below.items() if codes}
+        above, under = (
+            concepts.integers(concepts.needed(batch, c, path.name), path.name, c) for c in ("ancestor_concept_id", "descendant_concept_id")
+        )
+        for id_ in np.intersect1d(above, list(root_of)).tolist():
+            below[root_of[id_]].append(under[above == id_])
+    wanted = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(ids for parts in below.values() for ids in parts)]))
+    code_of = _coded(concept, lambda ids, codes: pa.array(np.isin(ids, wanted)))
+    found = {root: {code_of[id_] for ids in parts for id_ in ids.tolist() if id_ in code_of} for root, parts in below.items()}
+    return {root: frozenset(codes) for root, codes in found.items() if codes}
+
+
+def _coded(files: Sequence[Path], kept: Callable[[np.ndarray, pa.Array], pa.Array]) -> dict[int, str]:
+    """Id -> code of the rows of CONCEPT that `kept` chooses by ids and codes."""
+    found: dict[int, str] = {}
+    for path, batch in _batches(files, ("concept_id", "vocabulary_id", "concept_code")):
+        ids = concepts.integers(concepts.needed(batch, "concept_id", path.name), path.name, "concept_id")
+        codes = concepts.made_codes(batch, path.name)
+        mask = kept(ids, codes)
+        found |= dict(zip(ids[mask.to_numpy(zero_copy_only=False)].tolist(), codes.filter(mask).to_pylist(), strict=True))
+    return found
 
 
 def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Path, dict[str, Any]]]:

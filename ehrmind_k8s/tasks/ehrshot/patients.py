@@ -93,11 +93,15 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """One planned admission; `icu` is the day on which intensive care begins, None for never."""
+    """One planned admission; `icu` is the day on which intensive care begins (0: the patient comes from there), None for never.
+
+    `told` is False for a stay whose end nobody wrote down.
+    """
 
     start: datetime
     end: datetime
     icu: int | None = None
+    told: bool = True
 
     @property
     def discharged(self) -> datetime:
@@ -161,7 +165,8 @@ def _planned(subject: int, split: str, i: int, draw: random.Random) -> Patient:
     gap = draw.randint(4, 27) if i & 1 else draw.randint(220, 300)
     again = first.end + gap * DAY
     # The second stay is one of a day, one that begins in intensive care, or a plain one.
-    second = Stay(again, again + (timedelta(hours=2) if i % 3 == 0 and again.hour < 20 else 3 * DAY), icu=0 if i % 3 == 1 else None)
+    lasts = timedelta(hours=2) if i % 3 == 0 and again.hour < 20 else 3 * DAY
+    second = Stay(again, again + lasts, icu=0 if i % 3 == 1 else None, told=i != 3)
     stays = [first, second]
     for stay in stays:
         _stay(patient, stay, i, draw)
@@ -184,10 +189,15 @@ def _visit(patient: Patient) -> int:
 def _stay(patient: Patient, stay: Stay, i: int, draw: random.Random) -> None:
     """An admission with its results, a drug, and an outpatient visit that overlaps it."""
     visit = _visit(patient)
-    patient.add(stay.start, "Visit/IP", "visit_occurrence", end=stay.end, visit=visit)
+    patient.add(stay.start, "Visit/IP", "visit_occurrence", end=stay.end if stay.told else None, visit=visit)
     if stay.icu is not None:
         moved = stay.start + stay.icu * DAY + timedelta(minutes=20)
-        patient.add(moved, ICU, "visit_detail", end=moved + timedelta(hours=9), visit=visit)
+        if i == 6:  # known by its date
+            patient.add(datetime.combine(moved.date(), time()), ICU, "visit_detail", visit=visit, dated=True)
+        elif i == 7 and stay.icu == 0:  # since the day before
+            patient.add(stay.start - timedelta(hours=20), ICU, "visit_detail", end=stay.start + timedelta(hours=1), visit=visit)
+        else:
+            patient.add(moved, ICU, "visit_detail", end=moved + timedelta(hours=9), visit=visit)
     patient.add(stay.start + timedelta(minutes=30), "RxNorm/4603", "drug_exposure", end=stay.end + 14 * DAY, visit=visit)
     if stay.end - stay.start > DAY:
         there = stay.start + DAY
@@ -221,7 +231,7 @@ def _diagnoses(patient: Patient, stays: Sequence[Stay], i: int) -> None:
             known = told + timedelta(hours=23, minutes=59, seconds=59) if dated else told
             patient.add(told, code, "condition_occurrence", dated=dated)
             patient.add(told + 700 * DAY, code, "condition_occurrence", dated=dated)  # written again later, which changes nothing
-        for when in sorted({s.discharged for s in stays}):
+        for when in sorted({s.discharged for s in stays if s.told}):
             if known is None or known >= when + DAY:
                 patient.label(subtask, when, known is not None and known <= when + 365 * DAY)
 
@@ -247,7 +257,7 @@ def _routine(patient: Patient, stay: Stay, draw: random.Random) -> None:
 def _admission_labels(patient: Patient, stays: Sequence[Stay]) -> None:
     """Length of stay, intensive care and return, from the plan."""
     last = max(e.time for e in patient.events)
-    for number, stay in enumerate(stays):
+    for number, stay in ((number, stay) for number, stay in enumerate(stays) if stay.told):
         admitted, overnight = evening(stay.start), stay.start.date() != stay.end.date()
         if overnight:
             patient.label("guo_los", admitted, stay.end - stay.start >= 7 * DAY)

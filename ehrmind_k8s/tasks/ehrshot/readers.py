@@ -8,6 +8,7 @@
 None of them tells dates from times at midnight, and much is known by its date alone: `buckets` says what becomes of it.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -19,11 +20,14 @@ import numpy as np
 
 from ehrmind_k8s.errors import DataError
 from ehrmind_k8s.tasks import sources
-from ehrmind_k8s.tasks.ehrshot import meds, omop, original
+from ehrmind_k8s.tasks.ehrshot import meds, omop, original, splits
 from ehrmind_k8s.tasks.ehrshot.buckets import BUCKET_ROWS, MOST_BUCKETS, Buckets
+from ehrmind_k8s.tasks.ehrshot.splits import Splits
 from ehrmind_k8s.tasks.ehrshot.timeline import Names, Timeline
 
 EHRSHOT, EHRSHOT_MEDS, MEDS, OMOP = "ehrshot", "ehrshot_meds", "meds", "omop"
+KEY_BYTES = 1 << 20  # of each file that go into the key of row ids
+BENCHMARK = (EHRSHOT, EHRSHOT_MEDS)
 LAYOUTS = (
     "EHRSHOT as released (EHRSHOT_ASSETS with data/ehrshot.csv), as MEDS, or any MEDS folder with label parquet; OMOP CDM 5.3 or 5.4 tables as CSV,"
     " .csv.gz or parquet, with CONCEPT beside them. Labels are read from the benchmark's files or a MEDS label parquet, else computed from events."
@@ -32,12 +36,13 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was read once. `splits` are the subjects' splits in its own words, None where it has none."""
+    """A source that was read once, and the splits that it gives its subjects. `key` is what only those have who have the source (`key_of`)."""
 
     layout: str
     inputs: Mapping[str, str]
-    splits: Mapping[int, str] | None
+    splits: Splits
     names: Names
+    key: bytes
     report: Mapping[str, Any]
     _buckets: Buckets
 
@@ -60,7 +65,7 @@ def open(source: Path, work: Path) -> Source:
     finally:
         buckets.close()
     described, told = reader.described(source, files, frozenset(buckets.codes.texts))
-    splits, split_file = reader.splits(source)
+    given = splits.find(source)
     names = buckets.names(described)
     report = {
         "subjects": {"all": len(buckets.subjects), "without_birth": len(np.setdiff1d(buckets.subjects, buckets.born))},
@@ -69,9 +74,24 @@ def open(source: Path, work: Path) -> Source:
         "codes": {"distinct": len(names.codes), "described": sum(code in described for code in names.codes)},
         "reading": {"events_known_at_the_end_of_their_day": buckets.dated, **{what: n for what, n in sorted(warnings.items()) if n}},
     }
-    read = sorted({*files.values(), *told, *([split_file] if split_file else [])})
+    read = sorted({*files.values(), *told, *([given.file] if given.file else [])})
     inputs = {p.relative_to(source).as_posix() if p != source else p.name: sources.sha256(p) for p in read}
-    return Source(layout, inputs, splits, names, report, buckets)
+    return Source(layout, inputs, given, names, _key(files), report, buckets)
+
+
+def key_of(source: Path) -> bytes:
+    """A key that can be made from the records alone, and not from what is told about them: the manifest has the SHA-256 of each file, which is
+    why this is another hash. The start of each file holds enough that nobody guesses.
+    """
+    return _key(_layout(source)[1])
+
+
+def _key(files: Mapping[str, Path]) -> bytes:
+    parts = []
+    for path in files.values():
+        with path.open("rb") as file:
+            parts.append(hashlib.blake2b(file.read(KEY_BYTES), person=b"ehrshot rows", salt=path.stat().st_size.to_bytes(16, "little")).digest())
+    return hashlib.blake2b(b"".join(sorted(parts))).digest()
 
 
 def _layout(source: Path) -> tuple[str, Mapping[str, Path]]:

@@ -13,8 +13,8 @@ A record holds thousands of events and a prompt some hundred lines. Each visit i
 value, up to EARLIER values before it, and how long ago the last was. Sections have shares of the budget; what one does not spend goes to those
 after it, then once more to all by priority. Every event is accounted for, in `kept` or in `dropped`.
 
-No calendar date is written: neither the days that pass until an outcome nor a year that a model knows can be read off one. Ages of 90 and over
-are one class (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C)).
+No calendar date is written: neither the days that pass until an outcome nor a year that a model knows can be read off one; `texts` says what of
+a source's own words is shown. Ages of 90 and over are one class (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C)), and so are times that long ago.
 """
 
 import re
@@ -24,10 +24,13 @@ from math import isfinite
 
 import numpy as np
 
+from ehrmind_k8s.tasks.ehrshot.texts import line, plain
 from ehrmind_k8s.tasks.ehrshot.timeline import BIRTHS, TABLES, Names, Timeline
 
 EARLIER = 2  # values before the last one
 OLDEST_AGE = 90
+LONGEST_AGO = OLDEST_AGE * 365  # days
+LEAST_DATE = 10_000_000  # numbers from here on may be a date, as 20200304
 CHUNK = 96  # lines made at a time: more waste values, fewer waste calls
 REMEMBERED = 1 << 16  # parts of lines whose tokens are remembered; some 10 MB
 # Vocabularies whose codes say nothing by themselves. With a description they are shown as any other.
@@ -41,7 +44,7 @@ STANDARD: Mapping[str, str] = {
     "Gender/F": "female",
     "Gender/M": "male",
 }
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{2,4}")
+_NUMBERED = re.compile(r"(?:OMOP|SNOMED|RxNorm)/[0-9]+")  # codes that are numbers, some of which look like a date
 _DAY = np.timedelta64(1, "D")
 
 Count = Callable[[str], int]
@@ -139,8 +142,9 @@ class Serialiser:
             yield _Line(told, self._part(told)[1], len(births), sum(int(record.past.nth[i]) for i in births))
         for i in places:
             if i not in births or record.past.birth is None:
-                vocabulary, _, rest = codes[record.past.code[i]].partition("/")
-                told = f"- {vocabulary}: {self._named(codes[record.past.code[i]]) or rest}\n"
+                code = codes[record.past.code[i]]
+                vocabulary, _, rest = _shown(code).partition("/")
+                told = f"- {vocabulary}: {self._named(code) or rest.strip('/')}\n"
                 yield _Line(told, self._part(told)[1], 1, int(record.past.nth[i]))
 
     def _lines(self, record: "_Record", section: Section) -> Iterator[_Line]:
@@ -193,19 +197,20 @@ class Serialiser:
         return [self._value(*row) if here else "" for here, *row in rows]
 
     def _value(self, value: float, unit: int, text: int) -> str:
-        """Number and unit (-1: none, or one that has been told), or a short text, in which a date is no date."""
+        """Number and unit (-1: none, or one that has been told), or a short text; neither is a date."""
         if isfinite(value):
-            return f"{number(value)} {self._names.units[unit].partition(' (')[0]}".rstrip() if unit >= 0 else number(value)
-        return _DATE.sub("(date)", self._names.texts[text]) if text >= 0 else ""
+            told = number(value) if abs(value) < LEAST_DATE else plain(number(value))
+            return f"{told} {plain(self._names.units[unit].partition(' (')[0])}".rstrip() if unit >= 0 else told
+        return plain(self._names.texts[text]) if text >= 0 else ""
 
     def _head(self, code: int) -> tuple[str, int]:
         text = self._names.codes[code]
-        head = f"- {self._named(text) or text}"
+        head = f"- {self._named(text) or _shown(text)}"
         self._heads[code] = found = (head, self._count(head))
         return found
 
     def _named(self, code: str) -> str | None:
-        return self._names.described.get(code) or STANDARD.get(code)
+        return line(self._names.described.get(code, "")) or STANDARD.get(code)
 
     def _ago(self, days: int | None) -> tuple[str, int]:
         self._agos[days] = found = self._part("" if days is None else f" ({ago(days)})")
@@ -324,8 +329,15 @@ def age(birth: np.datetime64, at: np.datetime64) -> str:
     return f"{months} months" if months else f"{days} days"
 
 
+def _shown(code: str) -> str:
+    """A code that has no description."""
+    return code if _NUMBERED.fullmatch(code) else plain(code)
+
+
 def ago(days: int) -> str:
     """How many calendar days before now."""
+    if days >= LONGEST_AGO:
+        return f"{OLDEST_AGE} years ago or more"
     return "today" if days == 0 else "1 day ago" if days == 1 else f"{days} days ago"
 
 

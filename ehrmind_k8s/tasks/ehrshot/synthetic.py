@@ -3,14 +3,14 @@
 Two sizes:
 
 `unit`        26 patients, all 15 tasks, both answers to each in every split, with the quirks of the real files: rows in no order, an unnamed index,
-              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap and end after the question, a diagnosis
-              at the very minute of the question, group codes of LOINC, a patient without a label, a child.
+              visit ids as floats, text among numbers, odd units, dates without a time, visits that overlap, that end after the question or at a
+              time that nobody wrote down, a diagnosis at the very minute of the question, group codes of LOINC, a patient without a label, a child.
 `quickstart`  short records for a toy model on a CPU, one question: readmission. A patient returns where points add up to 3: heart failure 3,
               kidney disease 1, low hemoglobin 1, low sodium 1. **The SFT traces come from an imperfect teacher**, who overlooks heart failure with
               probability TEACHER_ERROR: that is what leaves RLVR something to mend. The labels are right.
 
 Layouts are those of the readers: `ehrshot` (EHRSHOT_ASSETS), `meds` (one file, no visits), `meds_shards` (shards with visits and ends, inside a
-folder) and `omop` (tables as CSV with CONCEPT; no label files, they follow from the events).
+folder) and `omop` (tables as CSV with CONCEPT and CONCEPT_ANCESTOR; no label files, they follow from the events).
 """
 
 import csv
@@ -110,6 +110,7 @@ def _positive(label: Label, bit: int | None) -> bool:
 def _traces(path: Path, found: Iterable[Patient]) -> None:
     asked = subtasks.BENCHMARK[READMISSION]
     names = {"positive": asked.positive, "negative": asked.negative}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for p in found:
             for when, trace in p.traces.items():
@@ -181,6 +182,9 @@ def _meds_rest(folder: Path, found: Sequence[Patient]) -> None:
 
 def _omop(folder: Path, found: Sequence[Patient], draw: random.Random) -> None:
     ids = _concept(folder / "CONCEPT.csv", found)
+    levels = ("ancestor_concept_id", "descendant_concept_id", "min_levels_of_separation", "max_levels_of_separation")
+    diagnoses = [id_ for code, id_ in ids.items() if code.startswith("SNOMED/")]
+    _csv(folder / "CONCEPT_ANCESTOR.csv", levels, ((id_, id_, 0, 0) for id_ in diagnoses), "\t")
     _csv(
         folder / "PERSON.csv",
         ("person_id", "gender_concept_id", "year_of_birth", "month_of_birth", "day_of_birth", "birth_datetime", "race_concept_id"),
@@ -188,6 +192,8 @@ def _omop(folder: Path, found: Sequence[Patient], draw: random.Random) -> None:
     )
     for table, stem in _STEMS.items():
         rows = [(p, e) for p in found for e in p.events if e.table == table]
+        if not rows and table in _RARE:
+            continue
         draw.shuffle(rows)
         kind = table.split("_")[0] if table != "visit_detail" else table
         header = (
@@ -206,7 +212,11 @@ _STEMS: Mapping[str, tuple[str, str]] = {
     "drug_exposure": ("drug_exposure_start", "drug_exposure_end"),
     "procedure_occurrence": ("procedure", "procedure_end"),
     "measurement": ("measurement", ""),
+    "observation": ("observation", ""),
+    "device_exposure": ("device_exposure_start", "device_exposure_end"),
+    "death": ("death", ""),
 }
+_RARE = ("observation", "device_exposure", "death")  # tables that are written where somebody has rows in them
 
 
 def _omop_row(i: int, p: Patient, e: Event, ids: Mapping[str, int], stem: tuple[str, str]) -> tuple[object, ...]:

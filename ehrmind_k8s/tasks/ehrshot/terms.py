@@ -15,4 +15,4 @@ OWN = (
 
 def of(layout: str) -> str:
     """The terms of a source, by its layout: EHRSHOT's own files are told by their names and columns, all others are somebody's own records."""
-    return EHRSHOT if layout in (readers.EHRSHOT, readers.EHRSHOT_MEDS) else OWN
+    return EHRSHOT if layout in readers.BENCHMARK else OWN

@@ -20,6 +20,7 @@ TABLES: tuple[str, ...] = (
     "other",
 )
 BIRTHS = ("MEDS_BIRTH", "SNOMED/3950001", "SNOMED/184099003")  # of MEDS; of EHRSHOT; "date of birth"
+DEMOGRAPHIC = ("gender", "sex", "race", "ethnicity")  # vocabularies, in lower case, whose codes are true of a person at any time
 NAT = np.datetime64("NaT", "s")
 
 
@@ -40,9 +41,14 @@ class Names:
 _UNLINKED = np.empty(0, dtype=np.int64)
 
 
+def demographic(code: str) -> bool:
+    """Whether a code tells of birth, sex or descent, which are known from the start, however a source dates them."""
+    return code in BIRTHS or code.partition("/")[0].lower() in DEMOGRAPHIC
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """All E events of one subject by time, those without a time (static facts) first.
+    """All E events of one subject by time, those without a time (static facts about the person, always known) first.
 
     `time` is when an event became known; `code` (int32), `text` (int32) and `unit` (int32) are places in `names`, -1 for none; `value` is NaN
     where there is no number; `visit` (int64) is -1 for none; `table` (int8) is a place in TABLES. `birth` is None where the source has none.
@@ -71,13 +77,12 @@ class Timeline:
             object.__setattr__(self, "nth", nth)
 
     def until(self, at: np.datetime64) -> "Timeline":
-        """What was known at the minute of `at`: events up to its last second, and no end that came later (a visit goes on)."""
-        last = at.astype("datetime64[m]").astype("datetime64[s]") + np.timedelta64(59, "s")
+        """What was known at the second `at`: events up to then, and no end that came later (a visit goes on)."""
         static = int(np.isnat(self.time).sum())
-        known = static + int(np.searchsorted(self.time[static:], last, side="right"))
+        known = static + int(np.searchsorted(self.time[static:], at, side="right"))
         end = self.end[:known]
         cut = {name: getattr(self, name)[:known] for name in ("time", "code", "value", "text", "unit", "visit", "table", "before", "nth")}
-        return replace(self, end=np.where(end > last, NAT, end), **cut)
+        return replace(self, end=np.where(end > at, NAT, end), **cut)
 
 
 def _links(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

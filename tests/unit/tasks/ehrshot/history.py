@@ -25,6 +25,11 @@ def stay(start: str, end: str, code: str = "Visit/IP", table: str = "visit_occur
     return Event(code, start, end, table=table)
 
 
+def death(time: str) -> Event:
+    """A death."""
+    return Event("MEDS_DEATH", time, table="death")
+
+
 def icu(start: str, end: str) -> Event:
     """A stay in intensive care."""
     return stay(start, end, "CARE_SITE/7928450", "visit_detail")

@@ -98,12 +98,24 @@ def test_a_split_by_an_unknown_name_and_a_missing_one_are_refused() -> None:
         built([(1, 0, 1)], {2: "train"})
 
 
-def test_a_subject_has_at_most_so_many_labels_and_the_rest_is_counted() -> None:
+def test_a_subject_has_at_most_so_many_labels_in_validation_and_the_rest_is_counted() -> None:
     drawn = [(1, day, day % 2) for day in range(30)] + [(2, 0, 1), (2, 1, 0)]
-    found = built(drawn, {1: "test", 2: "train"}, labels_per_subject=5)
-    assert len(asked(found, "test")) == 5 and found.audit["left_out"]["test"]["over_labels_per_subject"] == 25
-    assert asked(found, "test") <= asked(built(drawn, {1: "test", 2: "train"}, labels_per_subject=9), "test")
-    assert len(asked(built(drawn, {1: "test", 2: "train"}, labels_per_subject=None), "test")) == 30
+    splits = {1: "tuning", 2: "train"}
+    found = built(drawn, splits, labels_per_subject=5)
+    assert len(asked(found, "validation")) == 5 and found.audit["left_out"]["validation"]["over_labels_per_subject"] == 25
+    assert asked(found, "validation") <= asked(built(drawn, splits, labels_per_subject=9), "validation")
+    assert len(asked(built(drawn, splits, labels_per_subject=None), "validation")) == 30
+
+
+@pytest.mark.parametrize("shots", [None, 1])
+def test_test_is_whole_and_keeps_its_prevalence_however_many_labels_a_subject_has(shots: int | None) -> None:
+    """One subject has 200 labels, all positive; ten have 20 of their own, all negative: a cap would change 0.5 to 0.09."""
+    drawn = [(0, day, 1) for day in range(200)] + [(s, day, 0) for s in range(1, 11) for day in range(20)]
+    drawn += [(s, day, day % 2) for s in (11, 12) for day in range(30)]
+    splits = dict.fromkeys(range(11), "test") | {11: "train", 12: "val"}
+    found = built(drawn, splits, shots=shots)
+    assert found.audit["classes"]["guo_los"]["test"] == {"negative": 200, "positive": 200}
+    assert not any(found.audit["left_out"]["test"].values())
 
 
 def test_train_is_balanced_by_leaving_out_and_test_keeps_its_prevalence() -> None:

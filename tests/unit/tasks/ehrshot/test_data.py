@@ -1,13 +1,17 @@
 """From a source to examples: prompts without a future, drops with reasons, and what the audit says, on a MEDS folder written by hand."""
 
+import gc
+import hashlib
+import hmac
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +21,10 @@ from ehrmind_k8s.records import Example
 from ehrmind_k8s.spec import DataSpec
 from ehrmind_k8s.tasks.base import TaskData, words
 from ehrmind_k8s.tasks.ehrshot import data, labelling, scoring, synthetic, terms
+from ehrmind_k8s.tasks.ehrshot.labels import Labels
+from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
+from ehrmind_k8s.tasks.ehrshot.timeline import Timeline
+from tests.unit.tasks.ehrshot.history import record, stay
 
 SCHEMA = pa.schema(
     [
@@ -94,6 +102,32 @@ def test_nothing_after_the_label_reaches_a_prompt_and_no_date_does(folder: Folde
     assert not any(word in text(e) for e in examples for word in ("SECRET", "FUTURE", "2020", "1950"))
 
 
+@pytest.mark.parametrize(("dataset", "known"), [("mine", (True, False, False)), ("EHRSHOT", (True, True, False))])
+def test_a_label_means_its_second_and_in_the_benchmark_its_minute(dataset: str, known: tuple[bool, ...], folder: Folder) -> None:
+    """Three events after a question at 10:00:29: at once, thirty seconds later, in the next minute."""
+    folder.labels.clear()
+    for subject in range(10):
+        for i, second in enumerate(("10:00:29", "10:00:59", "10:01:00")):
+            folder.event(subject, f"2020-03-02T{second}", f"LOINC/{i}-0")
+        folder.label(subject, bool(subject % 2), "guo_los", "2020-03-02T10:00:29")
+        folder.label(subject, not subject % 2, "guo_los", "2020-03-02T10:01:30")
+    (folder.path / "metadata").mkdir(parents=True)
+    (folder.path / "metadata" / "dataset.json").write_text(json.dumps({"dataset_name": dataset}), encoding="utf-8")
+    found, examples = folder.read(labels_per_subject=None, test_fraction=1)
+    assert found.audit["labels"]["guo_los"]["labels"] == len({e.id for e in examples}) == 20
+    shown = [tuple(f"LOINC/{i}-0" in text(e) for i in range(3)) for e in examples]
+    assert shown == [known, (True, True, True)] * 10
+
+
+def test_two_answers_in_one_minute_are_two_questions(folder: Folder) -> None:
+    folder.labels.clear()
+    for subject in range(10):
+        folder.label(subject, False, "sepsis", "2020-03-02T10:00:10")
+        folder.label(subject, True, "sepsis", "2020-03-02T10:00:50")
+    found, examples = folder.read(labels_per_subject=None, test_fraction=1)
+    assert found.audit["labels"]["sepsis"]["contradicting"] == 0 and len({e.id for e in examples}) == 20
+
+
 def test_a_visit_that_goes_on_has_no_end_in_the_prompt(folder: Folder) -> None:
     folder.labels.clear()
     for subject in range(10):
@@ -112,6 +146,28 @@ def test_ids_and_groups_tell_nothing_of_a_subject_and_a_subject_is_one_group(fol
     for e in examples:
         by_group.setdefault(e.group, set()).add(e.split)
     assert all(len(splits) == 1 for splits in by_group.values())
+
+
+def test_ids_cannot_be_made_from_a_subject_and_what_is_published(folder: Folder) -> None:
+    """Hashes of ids that anybody can count through are no names; nor are those with a key that the manifest tells."""
+    found, examples = folder.read()
+    minute = int(np.datetime64(DISCHARGED).astype(np.int64))
+    known = [b"", b"ehrshot", *(digest.encode() for digest in found.inputs.values()), *(bytes.fromhex(digest) for digest in found.inputs.values())]
+    texts = [f"subject:{s}".encode() for s in range(10)] + [f"{s}:{m}:guo_readmission".encode() for s in range(10) for m in (minute, 60 * minute)]
+    tried = {hashlib.sha256(text).hexdigest()[:16] for text in texts} | {
+        hmac.digest(key, text, "sha256").hex()[:16] for key in known for text in texts
+    }
+    assert not tried & {name for e in examples for name in (e.group, e.id.removeprefix("ehrshot-"))}
+
+
+def test_ids_stay_when_the_source_moves_and_change_with_its_records(folder: Folder) -> None:
+    first = [(e.id, e.group) for e in folder.read()[1]]
+    assert [(e.id, e.group) for e in folder.read(subtasks=("guo_readmission",))[1]] == first
+    moved = Folder(folder.path.with_name("moved"), folder.events, folder.labels)
+    assert [(e.id, e.group) for e in moved.read()[1]] == first
+    moved.event(3, "2020-03-02T08:30", "LOINC/718-7")
+    again = [(e.id, e.group) for e in moved.read()[1]]
+    assert len(again) == len(first) and not {name for row in again for name in row} & {name for row in first for name in row}
 
 
 def reasons(found: TaskData) -> dict[str, int]:
@@ -189,6 +245,56 @@ def test_labels_of_stays_need_the_ends_of_visits_and_those_of_icu_a_code_that_sa
     assert "labels_recomputed" not in folder.read()[0].audit, "nothing to compare with"
 
 
+def omop_with_infarctions(folder: Path, ancestors: Sequence[tuple[int, int]], concept: int = 4296653) -> Path:
+    """Twenty persons who left hospital on 5 March 2020 and had an infarction in May, coded as its standard concept and in ICD-10-CM."""
+    folder.mkdir()
+    people = range(1, 21)
+    concepts = [
+        (312327, "Acute myocardial infarction", "SNOMED", "57054005"),
+        (4296653, "Acute ST segment elevation myocardial infarction", "SNOMED", "401303003"),
+        (45572079, "STEMI of other sites", "ICD10CM", "I21.29"),
+    ]
+    tables: dict[str, list[tuple[object, ...]]] = {
+        "person": [("person_id", "gender_concept_id", "year_of_birth"), *((p, 8507, 1950) for p in people)],
+        "visit_occurrence": [
+            ("person_id", "visit_concept_id", "visit_start_datetime", "visit_end_datetime"),
+            *((p, 9201, "2020-03-01 10:00:00", "2020-03-05 12:00:00") for p in people),
+        ],
+        "condition_occurrence": [
+            ("person_id", "condition_concept_id", "condition_source_concept_id", "condition_start_datetime"),
+            *((p, concept, 45572079, "2020-05-01 10:00:00") for p in people),
+        ],
+        "concept": [("concept_id", "concept_name", "vocabulary_id", "concept_code"), *concepts],
+    }
+    if ancestors:
+        tables["concept_ancestor"] = [("ancestor_concept_id", "descendant_concept_id"), *ancestors]
+    for name, rows in tables.items():
+        (folder / f"{name}.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+TREE = ((312327, 312327), (312327, 4296653))
+
+
+@pytest.mark.parametrize("concept", [4296653, 0])
+def test_omop_diagnoses_are_told_by_the_hierarchy_and_those_without_a_standard_concept_by_their_icd_code(concept: int, tmp_path: Path) -> None:
+    source = omop_with_infarctions(tmp_path / "source", TREE, concept)
+    audit = data.read(source, DataSpec(subtasks=("new_acutemi",)), 1, words).audit
+    assert audit["labels"]["new_acutemi"]["positive"] == 20 and audit["outcome_codes"] == {"new_acutemi": "hierarchy"}
+
+
+@pytest.mark.parametrize("ancestors", [(), ((4296653, 4296653),)])
+def test_omop_without_what_is_below_a_diagnosis_is_refused_where_all_would_be_negative(ancestors: Any, tmp_path: Path) -> None:
+    source = omop_with_infarctions(tmp_path / "source", ancestors)
+    with pytest.raises(DataError, match=r"new_acutemi cannot be computed from events, .*: .* CONCEPT_ANCESTOR"):
+        data.read(source, DataSpec(subtasks=("new_acutemi",)), 1, words)
+    (source / "labels").mkdir()
+    rows = [{"subject_id": p, "prediction_time": datetime(2020, 3, 5, 23, 59), "boolean_value": True} for p in range(1, 21)]
+    pq.write_table(pa.Table.from_pylist(rows), source / "labels" / "new_acutemi.parquet")
+    found = data.read(source, DataSpec(), 1, words)
+    assert list(found.examples) and "labels_recomputed" not in found.audit, "nothing to compare with"
+
+
 @pytest.mark.parametrize("layout", synthetic.LAYOUTS)
 def test_the_twins_labels_are_those_that_its_events_give(layout: str, tmp_path: Path) -> None:
     """The twin's labeller knows how its patients were made; ours sees their events alone."""
@@ -249,6 +355,37 @@ def test_terms_are_those_of_the_benchmark_for_its_own_files_alone(folder: Folder
 def test_an_unknown_setting_is_refused_with_the_nearest(settings: dict[str, Any], folder: Folder) -> None:
     with pytest.raises(SpecError, match="did you mean"):
         folder.read(**settings)
+
+
+def test_subjects_without_labels_cost_nothing_and_labels_are_kept_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PIECES", 100)
+    left = stay("2020-02-20T10:00", "2020-03-01T12:00")
+    vocabulary = Vocabulary(("MEDS_BIRTH", "Visit/IP"), {}, {})
+    most = 0
+
+    def timelines() -> Iterator[Timeline]:
+        nonlocal most
+        for subject in range(3000):
+            yield record(*([left] if subject % 3 == 0 else []), subject=subject)
+            if subject % 500 == 499:
+                most = max(most, sum(isinstance(o, Labels) for o in gc.get_objects()))
+
+    found = data.computed(timelines(), ("guo_los", "new_lupus"), vocabulary)
+    assert [found[name].subject.tolist() for name in ("guo_los", "new_lupus")] == [list(range(0, 3000, 3))] * 2
+    assert most <= 2 * 100 + 10
+
+
+def test_records_are_only_ever_in_the_folder_that_the_stage_works_in(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is emptied after a stage that was killed, and its disk is the one that is watched."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
+    monkeypatch.setenv("EHRMIND_WORK_DIR", str(tmp_path / "work"))
+    folder.read()
+    found = data.read(folder.path, DataSpec(), 1, words)
+    assert list((tmp_path / "work").glob("ehrmind-ehrshot-*/buckets/*.arrow")) and not list((tmp_path / "system").iterdir())
+    del found
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_buckets_are_gone_when_the_examples_are_read_or_given_up(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

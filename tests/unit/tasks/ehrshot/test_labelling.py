@@ -1,5 +1,6 @@
 """Labels computed from events: each rule, what it leaves out, and where it ends, on records that are written out."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from ehrmind_k8s.tasks.ehrshot import labelling, outcomes
 from ehrmind_k8s.tasks.ehrshot.outcomes import Vocabulary
 from ehrmind_k8s.tasks.ehrshot.timeline import Timeline
-from tests.unit.tasks.ehrshot.history import Event, icu, record, result, stay
+from tests.unit.tasks.ehrshot.history import Event, death, icu, record, result, stay
 
 SEEN_LATER = Event("LOINC/1", "2022-01-01T10:00")  # so that nothing is censored
 
@@ -51,16 +52,69 @@ def test_a_record_that_ends_within_the_30_days_has_no_label_unless_an_admission_
     first = stay("2020-02-20T10:00", "2020-03-01T12:00")
     assert told(record(first, Event("LOINC/1", "2020-03-31T23:58")), "guo_readmission") == []
     assert told(record(first, Event("LOINC/1", "2020-03-31T23:59")), "guo_readmission") == [("2020-03-01T23:59", 0)]
-    assert told(record(first, stay("2020-03-10T10:00", "")), "guo_readmission") == [], "an admission without an end is not known to be one"
     assert told(record(first, stay("2020-03-10T10:00", "2020-03-11T10:00")), "guo_readmission") == [("2020-03-01T23:59", 1)]
 
 
 @pytest.mark.parametrize(
-    ("moved", "expected"),
-    [("2020-03-02T08:00", 1), ("2020-03-05T12:00", 1), ("2020-03-05T12:01", 0), ("2020-03-01T20:00", None), ("2020-02-20T08:00", 0)],
+    "following",
+    [
+        stay("2020-03-10T10:00", ""),
+        stay("2020-03-10T10:00", "2020-03-10T10:00"),
+        stay("2020-03-10T23:59:59", "2020-03-10T23:59:59"),
+        stay("2020-03-31T23:59:59", "2020-03-31T23:59:59"),
+    ],
 )
-def test_intensive_care_counts_from_the_second_day_to_discharge(moved: str, expected: int | None) -> None:
-    found = told(record(stay("2020-03-01T10:00", "2020-03-05T12:00"), icu(moved, "2020-03-09T00:00")), "guo_icu")
+def test_an_admission_counts_as_a_return_though_its_end_or_its_length_is_not_known(following: Event) -> None:
+    first = stay("2020-02-20T10:00", "2020-03-01T12:00")
+    assert told(record(first, following), "guo_readmission") == [("2020-03-01T23:59", 1)]
+    assert told(record(first, following, SEEN_LATER), "guo_readmission") == [("2020-03-01T23:59", 1)], "nothing is asked about the second"
+
+
+@pytest.mark.parametrize("subtask", ["guo_readmission", "new_acutemi"])
+@pytest.mark.parametrize(
+    ("other", "asked"),
+    [
+        (stay("2020-02-22T10:00", "2020-02-25T10:00"), ["2020-03-01"]),  # within the first
+        (stay("2020-02-25T10:00", "2020-03-03T10:00"), ["2020-03-03"]),  # overlaps its end
+        (stay("2020-03-01T23:59:59", "2020-03-03T10:00"), ["2020-03-03"]),  # the day of discharge, by its date
+        (stay("2020-02-25T10:00", ""), []),  # may go on
+        (stay("2019-02-25T10:00", ""), ["2020-03-01"]),  # over, since there was another admission
+        (death("2020-03-01T11:00"), []),
+        (death("2020-03-01T23:59:59"), []),
+        (Event("MEDS_DEATH", "2020-03-01T11:00"), []),  # in no table
+    ],
+)
+def test_who_has_not_left_hospital_alive_is_not_asked_about_the_time_after_it(other: Event, asked: list[str], subtask: str) -> None:
+    found = told(record(stay("2020-02-20T10:00", "2020-03-01T12:00"), other, SEEN_LATER), subtask)
+    assert found == [(f"{day}T23:59", 0) for day in asked]
+
+
+@pytest.mark.parametrize(("died", "expected"), [("2020-03-09T10:00", [("2020-03-01T23:59", 0)]), ("2020-04-09T10:00", [("2020-03-01T23:59", 0)])])
+def test_a_death_without_a_return_is_an_answer_and_not_the_end_of_what_is_known(died: str, expected: list[tuple[str, int]]) -> None:
+    first = stay("2020-02-20T10:00", "2020-03-01T12:00")
+    assert told(record(first, death(died)), "guo_readmission") == expected
+    assert told(record(first, stay("2020-03-08T10:00", ""), death(died)), "guo_readmission") == [("2020-03-01T23:59", 1)]
+
+
+@pytest.mark.parametrize(
+    ("moved", "back", "expected"),
+    [
+        ("2020-03-02T08:00", "2020-03-09T00:00", 1),
+        ("2020-03-02T08:00", "", 1),
+        ("2020-03-03T23:59:59", "2020-03-03T23:59:59", 1),
+        ("2020-03-05T12:00", "2020-03-09T00:00", 1),
+        ("2020-03-05T23:59:59", "2020-03-05T23:59:59", 1),  # on the day of discharge, so before it
+        ("2020-03-05T12:01", "2020-03-09T00:00", 0),
+        ("2020-03-06T23:59:59", "2020-03-06T23:59:59", 0),
+        ("2020-03-01T20:00", "2020-03-09T00:00", None),
+        ("2020-03-01T23:59:59", "", None),
+        ("2020-02-29T23:00", "2020-03-02T00:00", None),  # in intensive care when admitted
+        ("2020-02-20T08:00", "2020-02-29T23:00", 0),
+        ("2020-02-20T08:00", "", 0),
+    ],
+)
+def test_intensive_care_counts_from_the_second_day_to_discharge(moved: str, back: str, expected: int | None) -> None:
+    found = told(record(stay("2020-03-01T10:00", "2020-03-05T12:00"), icu(moved, back)), "guo_icu")
     assert found == ([] if expected is None else [("2020-03-01T23:59", expected)])
 
 
@@ -174,6 +228,26 @@ def test_an_omop_hierarchy_is_read_as_athena_and_others_write_it(separator: str,
     for name, rows in (("CONCEPT.csv", concepts), ("CONCEPT_ANCESTOR.csv", ancestors)):
         (tmp_path / name).write_text("".join(separator.join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
     assert outcomes.hierarchy(tmp_path) == {"SNOMED/57054005": {"SNOMED/57054005", "SNOMED/401303003"}}
+
+
+def test_of_a_vocabulary_only_what_is_below_a_root_is_kept(tmp_path: Path) -> None:
+    """A vocabulary has ten million concepts, of which a few thousand are below a root."""
+    others = range(1000, 200_000)
+    with (tmp_path / "CONCEPT.csv").open("w", encoding="utf-8") as file:
+        file.write("concept_id\tconcept_name\tvocabulary_id\tconcept_code\n1\tAcute MI\tSNOMED\t57054005\n2\tSTEMI\tSNOMED\t401303003\n")
+        file.writelines(f"{i}\tname\tSNOMED\t{i}\n" for i in others)
+    with (tmp_path / "CONCEPT_ANCESTOR.csv").open("w", encoding="utf-8") as file:
+        file.write("ancestor_concept_id\tdescendant_concept_id\n1\t1\n1\t2\n")
+        file.writelines(f"{i}\t{i}\n" for i in others)
+    outcomes.hierarchy(tmp_path)  # what is loaded on the first call is not counted
+    tracemalloc.start()
+    try:
+        found = outcomes.hierarchy(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == {"SNOMED/57054005": {"SNOMED/57054005", "SNOMED/401303003"}}
+    assert peak < 100 * len(others), "bytes of a concept"
 
 
 def test_a_source_without_a_hierarchy_has_none(tmp_path: Path) -> None:

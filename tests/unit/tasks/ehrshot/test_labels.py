@@ -45,6 +45,25 @@ def test_columns_are_read_by_name_and_both_separators_of_date_and_time_are_read(
     )
 
 
+def exact(found: Labels) -> list[str]:
+    return [str(t) for t in found.time]
+
+
+def test_a_time_counts_to_the_second_and_to_the_minute_where_the_benchmark_writes_minutes(tmp_path: Path) -> None:
+    csv = written(tmp_path, HEADER + "7,2019-03-01 10:00:29.9,True,boolean\n8,2019-03-01T23:59:59,True,boolean\n")
+    row = {"boolean_value": True, "subject_id": 7, "prediction_time": datetime(2019, 3, 1, 10, 0, 29, 900_000)}
+    parquet = meds(tmp_path / "sepsis.parquet", [row, row | {"prediction_time": datetime(2019, 3, 1, 23, 59, 59)}])
+    for path in (csv, parquet):
+        assert exact(labels.read(path, READMISSION)) == ["2019-03-01T10:00:29", "2019-03-01T23:59:59"]
+        assert exact(labels.read(path, READMISSION, to_the_minute=True)) == ["2019-03-01T10:00:00", "2019-03-01T23:59:00"]
+
+
+def test_two_answers_within_a_minute_do_not_contradict_each_other() -> None:
+    time = np.array(["2020-01-01T10:00:10", "2020-01-01T10:00:50"], dtype="datetime64[s]")
+    kept, repeated, torn = labels.unique(Labels(np.array([1, 1]), time, np.array([0, 1])))
+    assert (len(kept), len(repeated), len(torn)) == (2, 0, 0)
+
+
 def test_grades_and_findings_become_yes_or_no(tmp_path: Path) -> None:
     grades = written(tmp_path, HEADER + "".join(f"{i},2019-03-01 10:00:00,{i},categorical\n" for i in range(4)), "lab_anemia")
     assert [v for _, _, v in told(labels.read(grades, ANEMIA))] == [0, 1, 1, 1]
@@ -171,8 +190,16 @@ def test_few_shot_samples_of_another_form_are_refused(sample: Any, tmp_path: Pat
 def test_traces_are_kept_for_the_labels_that_are_asked(tmp_path: Path) -> None:
     rows = [{"subject": s, "prediction_time": "2019-03-01T23:59:00", "subtask": "guo_los", "text": f"trace {s}"} for s in (1, 2)]
     (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    key = (2, labels.minutes(np.array(["2019-03-01T23:59"], dtype="datetime64[s]"))[0], "guo_los")
+    key = (2, labels.seconds(np.array(["2019-03-01T23:59"], dtype="datetime64[s]"))[0], "guo_los")
     assert labels.traces(tmp_path, {key: None}) == {key: "trace 2"}
+
+
+def test_a_trace_is_of_the_second_that_it_names_unless_its_subtask_counts_in_minutes(tmp_path: Path) -> None:
+    row = {"subject": 1, "prediction_time": "2019-03-01T10:00:29", "subtask": "guo_los", "text": "trace"}
+    (tmp_path / "traces.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    second, minute = ((1, labels.seconds(np.array([f"2019-03-01T10:00:{s}"], dtype="datetime64[s]"))[0], "guo_los") for s in ("29", "00"))
+    assert labels.traces(tmp_path, {second: None, minute: None}) == {second: "trace"}
+    assert labels.traces(tmp_path, {second: None, minute: None}, {"guo_los"}) == {minute: "trace"}
 
 
 @pytest.mark.parametrize(

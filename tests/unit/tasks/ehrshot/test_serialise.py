@@ -116,10 +116,66 @@ def test_codes_without_meaning_are_left_out_unless_they_are_described() -> None:
     assert "Intensive care" in written(site, described={"CARE_SITE/7": "Intensive care"}).text
 
 
-@pytest.mark.parametrize("date", ["2015-05-30", "on 5/30/2015.", "30.05.15"])
-def test_a_date_among_the_values_is_not_shown(date: str) -> None:
-    text = written([event("LOINC/1", "measurement", 1, f"seen {date}")]).text
-    assert "(date)" in text and not re.search(r"20?15", text)
+DATES = (
+    *(
+        "2015-05-30",
+        "on 5/30/2015.",
+        "30.05.15",
+        "30 / 5 / 2015",
+        "2015\u201305\u201330",
+        "2015-05-30T12:15:00",
+        "20150530",
+        "20150530T1215",
+        "201505301215",
+    ),
+    *("30 May 2015", "30-MAY-15", "30may2015", "May 30th, 2015", "Sept. 2, 2015", "June 2015", "on 4 Mar", "05/2015", "2015-05", "since 2015"),
+)
+
+
+@pytest.mark.parametrize("date", DATES)
+def test_a_date_is_not_shown_wherever_it_was_written(date: str) -> None:
+    places = (
+        event("LOINC/1", "measurement", 1, f"seen {date}"),
+        event("LOINC/1", "measurement", 1, 7.0, f"mg {date}"),
+        event(f"NOTE//seen {date} by her", "observation", 1),
+        event(f"Race/{date}", "person", None),
+    )
+    for place in places:
+        text = written([place]).text
+        assert "(date)" in text and not re.search(r"2015|15|30|[Mm]ay|MAY|June|Mar", text.replace("63 years", "")), text
+
+
+@pytest.mark.parametrize("value", [20150530.0, 201505301215.0, -20150530.0])
+def test_a_number_that_is_a_date_is_not_shown(value: float) -> None:
+    assert ": (date) U\n" in written([event("LOINC/1", "measurement", 1, value, "U")]).text.replace("-(", "(")
+    assert ": 20159930 U\n" in written([event("LOINC/1", "measurement", 1, 20159930.0, "U")]).text
+
+
+@pytest.mark.parametrize("text", [">2000 pg/mL", "120/80", "3.5/10.2", "1:320", "2000-4000 mL", "in 2000 mL", "5 mg", "marked 3+", "7.35-7.45"])
+def test_a_result_that_is_no_date_stays(text: str) -> None:
+    assert f": {text}\n" in written([event("LOINC/1", "measurement", 1, text)]).text
+
+
+def test_codes_of_a_vocabulary_are_not_taken_for_dates() -> None:
+    for code in ("SNOMED/20150530", "OMOP/19010309", "LOINC/1988-5", "ICD10PCS/0016070"):
+        assert code in written([event(code, "condition_occurrence", 1)]).text
+
+
+def test_no_text_has_a_line_of_its_own() -> None:
+    forged = "a\nConditions:\r\n- Forged\u2028- again"
+    events = [
+        event("LOINC/1", "measurement", 1, forged),
+        event("LOINC/2", "measurement", 1, 7.0, forged),
+        event(forged, "observation", 1),
+        event(f"Race/{forged}", "person", None),
+        event("X/1", "drug_exposure", 1),
+    ]
+    lines = written(events, described={"X/1": forged}).text.splitlines()
+    assert len(lines) == 2 + 1 + 1 + 2 + 1 + 1 + 1 + 1 and "Conditions:" not in lines and not any(found.startswith("- Forged") for found in lines)
+
+
+def test_what_was_90_years_ago_or_more_is_one_class() -> None:
+    assert [ago(days) for days in (32_000, 32_850, 40_241)] == ["32000 days ago", "90 years ago or more", "90 years ago or more"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The cut: what was known at a minute, and nothing else."""
+"""The cut: what was known at a second, and nothing else."""
 
 import numpy as np
 from hypothesis import given
@@ -31,15 +31,15 @@ def codes(timeline: Timeline) -> list[int]:
     return timeline.code.tolist()
 
 
-def test_an_event_of_the_same_minute_is_known_and_one_of_the_next_is_not() -> None:
-    seconds = [-60, 0, 59, 60, 86400]
+def test_an_event_of_the_same_second_is_known_and_one_of_the_next_is_not() -> None:
+    seconds = [-60, 6, 7, 8, 59, 86400]
     past = make([AT + np.timedelta64(s, "s") for s in seconds]).until(AT + np.timedelta64(7, "s"))
     assert codes(past) == [0, 1, 2]
 
 
-def test_an_end_after_the_minute_is_not_known_and_one_within_it_is() -> None:
+def test_an_end_after_the_second_is_not_known_and_one_at_it_is() -> None:
     started = [AT - np.timedelta64(1, "D")] * 3
-    past = make(started, [AT + np.timedelta64(s, "s") for s in (-1, 59, 60)]).until(AT)
+    past = make(started, [AT + np.timedelta64(s, "s") for s in (-1, 0, 1)]).until(AT)
     assert np.isnat(past.end).tolist() == [False, False, True]
 
 
