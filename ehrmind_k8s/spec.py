@@ -104,7 +104,8 @@ class DataSpec(Section):
     labels_per_subject: int | None = Field(
         20,
         ge=1,
-        description="ehrshot: at most so many train and validation labels of one subject and subtask, chosen by seed; lab tasks have hundreds. None: all.",
+        description="ehrshot: at most so many train and validation labels of one subject and subtask, chosen by seed; lab tasks have hundreds."
+        " None: all.",
     )
     shots: int | None = Field(
         None,
