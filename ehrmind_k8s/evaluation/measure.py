@@ -22,6 +22,7 @@ from ehrmind_k8s.statistics.bootstrap import Interval
 from ehrmind_k8s.tasks.base import Sampled, Task
 
 Columns = Mapping[str, np.ndarray]
+PART = "of/"  # tasks/base.py, columns
 Z95 = 1.959964  # standard normal quantile of a 95 % interval
 
 
@@ -61,6 +62,7 @@ def measure(questions: Questions, policies: Mapping[str, Policy], found: Mapping
         label: replace(
             _result(policy, estimates[label], rows[label]),
             calibration=_calibration(own[label]),
+            calibration_of=_calibration_of(own[label]),
             roc=_roc(own[label]),
             confusion=_confusion(questions.task.classes, own[label]),
         )
@@ -161,6 +163,13 @@ def _calibration(columns: Columns) -> tuple[Bin, ...]:
     found = calibration.curve(calibration.bins(p), p, positive, np.zeros(len(p), dtype=int), np.ones(len(p)), 1)
     points = zip(found.predicted[0], found.observed[0], found.weight[0], strict=True)
     return tuple(Bin(float(predicted), float(observed), int(n)) for predicted, observed, n in points if n)
+
+
+def _calibration_of(columns: Columns) -> dict[str, tuple[Bin, ...]]:
+    """The curves of the parts that a task judges apart: its columns `of/<part>` are their rows."""
+    parts = {name.removeprefix(PART): column.astype(bool) for name, column in columns.items() if name.startswith(PART)}
+    found = {part: _calibration({k: columns[k][rows] for k in ("probability", "positive") if k in columns}) for part, rows in parts.items()}
+    return {part: curve for part, curve in found.items() if curve} if len(parts) > 1 else {}
 
 
 def _roc(columns: Columns) -> tuple[Cut, ...]:

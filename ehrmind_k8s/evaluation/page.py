@@ -42,7 +42,9 @@ def render(tree: Report) -> str:
     style = resources.files("ehrmind_k8s.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment.get_template("report.html.jinja")
-    return page.render(r=tree, style=Markup(style), style_hash=digest, charts=_charts(tree), panels=_panels(tree), strips=_strips(tree))  # noqa: S704 - our own file
+    css = Markup(style)  # noqa: S704 - our own file
+    drawn = {"charts": _charts(tree), "panels": _panels(tree), "calibrations": _calibrations(tree), "strips": _strips(tree)}
+    return page.render(r=tree, style=css, style_hash=digest, **drawn)
 
 
 def _charts(tree: Report) -> dict[str, Markup | None]:
@@ -64,8 +66,14 @@ def _roc(tree: Report) -> Markup | None:
     return chart.lines(said, "%", drawn, x_title="false positive rate, %") if drawn else None
 
 
-def _calibration(tree: Report) -> Markup | None:
-    drawn = views.calibration(tree)
+def _calibrations(tree: Report) -> list[tuple[str, Markup]]:
+    """The calibration curves of each part that is judged apart."""
+    parts = dict.fromkeys(part for policy in tree.policies.values() for part in policy.calibration_of)
+    return [(part, drawn) for part in parts if (drawn := _calibration(tree, part)) is not None]
+
+
+def _calibration(tree: Report, part: str | None = None) -> Markup | None:
+    drawn = views.calibration(tree, part)
     said = "Share of positive rows over the predicted probability, by policy; on the diagonal a probability means what it says"
     return chart.lines(said, "%", drawn, x_title="predicted, %") if drawn else None
 

@@ -60,9 +60,9 @@ class PolicyResult:
     """One policy on the test rows. `metrics` are of the greedy answers except `mean_at_<k>` and `pass_at_<k>`, which are of k samples.
 
     A metric named `<metric>/<part>` is that metric over one part of the rows (a subtask), where the task judges its parts apart.
-    `calibration` and `roc` are curves over all rows, where the task predicts probabilities; `confusion` where an answer is one of a few. `outcomes`
-    counts greedy answers; `cut` those that reached the token limit; `tokens` is their mean length; `same_as` names another policy whose weights
-    these are (a skipped SFT).
+    `calibration` and `roc` are curves over all rows, where the task predicts probabilities, `calibration_of` those of each part; `confusion`
+    where an answer is one of a few. `outcomes` counts greedy answers; `cut` those that reached the token limit; `tokens` is their mean length;
+    `same_as` names another policy whose weights these are (a skipped SFT).
     """
 
     name: str
@@ -73,6 +73,7 @@ class PolicyResult:
     cut: int
     same_as: str | None = None
     calibration: tuple[Bin, ...] = ()
+    calibration_of: Mapping[str, tuple[Bin, ...]] = field(default_factory=dict)
     roc: tuple[Cut, ...] = ()
     confusion: Confusion | None = None
 

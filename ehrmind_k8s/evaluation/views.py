@@ -90,12 +90,14 @@ def confusions(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
     ]
 
 
-def calibration(report: Report) -> list[Series]:
-    """Share of positives over predicted probability (percent), a curve per policy beside the diagonal where both are equal; none without one."""
+def calibration(report: Report, part: str | None = None) -> list[Series]:
+    """Share of positives over predicted probability (percent), a curve per policy beside the diagonal where both are equal; none without one.
+
+    Over all rows, or over those of a part.
+    """
+    found = {label: p.calibration if part is None else p.calibration_of.get(part, ()) for label, p in report.policies.items()}
     curves = [
-        Series(TITLES[label], f"policy-{label}", [(100 * b.predicted, 100 * b.observed) for b in policy.calibration])
-        for label, policy in report.policies.items()
-        if policy.calibration
+        Series(TITLES[label], f"policy-{label}", [(100 * b.predicted, 100 * b.observed) for b in bins]) for label, bins in found.items() if bins
     ]
     return [Series("perfect", "diagonal", [(0.0, 0.0), (100.0, 100.0)]), *curves] if curves else []
 

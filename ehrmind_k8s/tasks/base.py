@@ -94,8 +94,9 @@ class Task(Protocol):
 
         `answers[i]` are the texts that count as the answer to `examples[i]` (one greedy text, or several that weigh as one); `votes[i]` those
         whose shares are the probabilities of its classes (k samples, or the answers again where there are none). Columns `probability` and
-        `positive` (0 or 1), where a task has them, give the report its calibration curve. A task with C `classes` has `truth` (0 to C - 1) and
-        `said_0` to `said_<C>`, the shares of the answers that say each class and, last, none: the report's confusion matrix.
+        `positive` (0 or 1), where a task has them, give the report its calibration and ROC curves; with `of/<part>` (0 or 1) for the rows of each
+        part that is judged apart, a calibration curve each. A task with C `classes` has `truth` (0 to C - 1) and `said_0` to `said_<C>`, the
+        shares of the answers that say each class and, last, none: the report's confusion matrix.
         """
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:

@@ -109,6 +109,7 @@ def test_metrics_of_parts_have_their_own_table_and_a_curve_its_chart(report: Rep
             p,
             metrics={**p.metrics, **{f"auroc/{label}": Estimate(0.75, 0.5, 0.9, 20) for label in labels}},
             calibration=(Bin(0.1, 0.25, 12), Bin(0.9, 0.8, 5)),
+            calibration_of={"one": (Bin(0.2, 0.5, 4),), "other": (Bin(0.7, 0.75, 8),)},
             roc=(Cut(0.875, 0.125, 0.5), Cut(0.0, 1.0, 1.0)),
         )
         for name, p in report.policies.items()
@@ -119,6 +120,7 @@ def test_metrics_of_parts_have_their_own_table_and_a_curve_its_chart(report: Rep
     assert f"| {labels[0]} | auroc | 75.0 % (50.0 to 90.0) |" in markdown.render(judged)
     text = page.render(judged)
     assert text.count("<td>87.5 %</td><td>12.5 %</td><td>50.0 %</td>") == len(policies) and "<h2>ROC</h2>" in text
+    assert "<h3>one</h3>" in text and "<h3>other</h3>" in text
     assert "Metrics by category" in text and "Calibration" in text and text.count("<td>25.0 %</td><td>12</td>") == len(policies)
     seen = _Headers()
     seen.feed(text)
