@@ -12,7 +12,8 @@ from components.rlvr.component import rlvr
 from components.sft.component import sft
 
 # What a node needs itself; the stages' own pods are the operator's.
-CPU, MEMORY = "50m", "128Mi"
+# The command takes less than half of the request; KFP's launcher runs in the same container.
+CPU, MEMORY, MOST_MEMORY = "50m", "128Mi", "512Mi"
 # Secret of the node's namespace with the keys to the store, so that a node can show the report; without it everything else works.
 SECRET = "ehrmind-s3"  # noqa: S105 (a name)
 KEYS = {
@@ -51,7 +52,7 @@ report shows here, a Secret `ehrmind-s3` with `access-key-id`, `secret-access-ke
 def node(task: dsl.PipelineTask, title: str) -> dsl.PipelineTask:
     """What every node has: a title in the graph's order, small limits, no cache, a home to write to, the keys to the store where there are any."""
     task.set_display_name(title).set_caching_options(False).set_env_variable("HOME", "/tmp")  # noqa: S108
-    task.set_cpu_request(CPU).set_memory_request(MEMORY).set_memory_limit(MEMORY)
+    task.set_cpu_request(CPU).set_memory_request(MEMORY).set_memory_limit(MOST_MEMORY)
     return kubernetes.use_secret_as_env(task, SECRET, KEYS, optional=True)
 
 

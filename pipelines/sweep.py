@@ -9,7 +9,7 @@ DESCRIPTION = """Train several variants and compare them: how much SFT, which st
 
 Each entry of `f_variants` is a part of the run document that wins over all else, such as `{"sft": {"percent": 10}}` or
 `{"model": {"uri": "s3://bucket/models/qwen3-0.6b"}}`. Every variant is the whole recipe, with runs of its own; at most two are trained at once.
-The last node shows their reports side by side.
+The last node shows their reports side by side; for that it needs the Secret `ehrmind-s3` with the keys to the store. No two variants may be equal.
 
 | Parameter | Meaning | Values |
 |---|---|---|

@@ -5,9 +5,12 @@ It asks again and again instead of watching: an answer that is missed is made up
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from ehrmind_k8s.backends.base import ENDS, Attempt, RunStatus
 from ehrmind_k8s.errors import Cancelled, Fenced, RunFailed, TryAgain
+
+T = TypeVar("T")
 
 POLL_S = 2.0
 PATIENCE_S = 900.0  # without an answer; an API server that restarts, or a laptop that slept, is back by then
@@ -31,7 +34,7 @@ def follow(
     before: RunStatus | None = None
     began = time.monotonic()
     while True:
-        now = _patiently(read, say, pause)
+        now = patiently(read, say, pause)
         if before and now.uid != before.uid:
             raise Cancelled(f"run {now.name} was deleted while it was followed, and another has its name; {_kept(before)}")
         lines = list(changes(before, now))
@@ -88,12 +91,12 @@ def _kept(status: RunStatus) -> str:
     return f"what it stored stays at {status.uri}" if status.uri else "it had stored nothing"
 
 
-def _patiently(read: Callable[[], RunStatus], say: Callable[[str], None], pause: Callable[[float], None]) -> RunStatus:
+def patiently(read: Callable[[], T], say: Callable[[str], None], pause: Callable[[float], None] = time.sleep) -> T:
     """An answer, waiting for a server that does not answer at the moment."""
     silent_since = 0.0
     while True:
         try:
-            status = read()
+            found = read()
         except Fenced:  # who asks is not to ask any more
             raise
         except TryAgain as error:
@@ -106,4 +109,4 @@ def _patiently(read: Callable[[], RunStatus], say: Callable[[str], None], pause:
             continue
         if silent_since:
             say("there is an answer again")
-        return status
+        return found

@@ -119,7 +119,7 @@ def test_images_have_a_version_and_the_command_is_ours(compiled: list[dict[str, 
     for executor in compiled[0]["deploymentSpec"]["executors"].values():
         container = executor["container"]
         assert container["image"] == f"ehrmind:{__version__}" and container["command"] == ["ehrmind"]
-        assert container["resources"]["resourceMemoryLimit"] == "128Mi" and container["resources"]["resourceCpuRequest"] == "50m"
+        assert container["resources"]["resourceMemoryRequest"] == "128Mi" and container["resources"]["resourceCpuRequest"] == "50m"
 
 
 def test_a_person_can_press_start_at_once(compiled: list[dict[str, Any]]) -> None:

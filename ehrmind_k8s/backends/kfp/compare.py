@@ -19,10 +19,15 @@ SKIPPED = (*EXECUTION_KEYS, "name", "inputs")
 def write(outputs: Outputs) -> None:
     """Write table, page and figures of the reports that the step's parameter `evaluate_uris` names. Raises SpecError and what a store raises."""
     uris = outputs.parameters.get("evaluate_uris")
-    found = json.loads(uris) if isinstance(uris, str) else uris
+    try:
+        found = json.loads(uris) if isinstance(uris, str) else uris
+    except ValueError:
+        found = None
     if not isinstance(found, list) or not found:
         raise SpecError("evaluate_uris: expected the list of outputs of the evaluations, which the loop of a sweep collects; found none")
     trees = [json.loads(storage.open(str(uri)).get_bytes(artifacts.REPORT)) for uri in found]
+    if len(metrics := {tree["primary_metric"] for tree in trees}) > 1:
+        raise SpecError(f"evaluate_uris: the reports have different primary metrics ({', '.join(sorted(metrics))}); compare variants of one task")
     rows = [(label, tree) for label, tree in zip(labels(trees), trees, strict=True)]
     metric = trees[0]["primary_metric"]
     figures = {f"{i}_{policy}_{metric}": _primary(tree, policy).value for i, tree in enumerate(trees, 1) for policy in tree["policies"]}
@@ -31,11 +36,11 @@ def write(outputs: Outputs) -> None:
 
 
 def labels(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is different in each of the runs: `sft.percent 10`; its number where nothing is."""
+    """The number of each run, which its figures have too, and what is different in it: `1: sft.percent 10`."""
     documents = [{k: v for k, v in views.settings(tree["settings"]) if k.split(".")[0] not in SKIPPED and k not in SKIPPED} for tree in trees]
     keys = [key for key in dict.fromkeys(k for d in documents for k in d) if len({d.get(key) for d in documents}) > 1]
     told = [", ".join(f"{key} {document[key]}" for key in keys if key in document) for document in documents]
-    return [text if told.count(text) == 1 else f"{i}: {text}".rstrip(": ") for i, text in enumerate(told, 1)]
+    return [f"{i}: {text}".removesuffix(": ") for i, text in enumerate(told, 1)]
 
 
 def markdown(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -16,7 +16,7 @@ from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.backends.base import RunStatus
 from ehrmind_k8s.backends.kfp import stage as stages
-from ehrmind_k8s.errors import EhrmindError, SpecError
+from ehrmind_k8s.errors import SpecError, StoreRefused
 from ehrmind_k8s.evaluation import summary
 from ehrmind_k8s.evaluation.views import facts
 
@@ -73,10 +73,10 @@ class Outputs:
 
 
 def _manifest(uri: str) -> tuple[Manifest | None, str]:
-    """The manifest of a stage, or why it cannot be read from here."""
+    """The manifest of a stage, or why this step may not read it. Raises StoreUnavailable, and IntegrityError for one that is torn."""
     try:
         found = artifacts.load(storage.open(uri))
-    except EhrmindError as error:
+    except StoreRefused as error:  # no keys here; a store that is only away is not taken for that
         return None, str(error)
     return found, "" if found else "its manifest is not there"
 

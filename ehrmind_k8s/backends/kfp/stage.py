@@ -100,7 +100,7 @@ def _refuse_double(own: Mapping[str, Any], over: Mapping[str, Any], at: str = ""
         if isinstance(own[key], Mapping) and isinstance(over[key], Mapping):
             _refuse_double(own[key], over[key], f"{at}{key}.")
         elif own[key] != over[key]:
-            raise SpecError(f"overrides: {at}{key} is {over[key]!r}, but its own parameter says {own[key]!r}; leave one of the two as it was")
+            raise SpecError(f"overrides: {at}{key} differs from what its own parameter says; leave one of the two as it was")
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

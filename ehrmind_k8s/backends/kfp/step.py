@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ehrmind_k8s import crd, spec
+from ehrmind_k8s.backends import follow
 from ehrmind_k8s.backends.base import ENDS, RunStatus
 from ehrmind_k8s.backends.kfp import stage
 from ehrmind_k8s.backends.kubernetes.backend import KubernetesBackend, say
@@ -41,16 +42,23 @@ def run(name: str, parameters: stage.Parameters, backend: KubernetesBackend) -> 
         try:
             return _followed(lambda: backend.submit(resolved, document, metadata), document["name"], backend, owner)
         except Stopped:
-            _cancel(backend, document["name"])
+            _cancel(backend, owner)
             raise
 
 
 def _followed(submit: Callable[[], RunStatus], name: str, backend: KubernetesBackend, owner: Owner) -> RunStatus:
-    """Begin or find the run and stay with it. One that is just being cancelled, by a step before this one, is first let come to its end."""
-    while True:
+    """Begin or find the run and stay with it. One that is just being cancelled, by a step before this one, is first let come to its end.
+
+    Every call may be done again, so an API server that is away is waited for from the first one on: nobody else would keep the run alive.
+    """
+
+    def begun() -> bool:
         status = submit()
         owner.take(status.uid)
-        leaving = status.state not in ENDS and backend.get(name)["spec"].get("cancel")
+        return bool(status.state not in ENDS and backend.get(name)["spec"].get("cancel"))
+
+    while True:
+        leaving = follow.patiently(begun, say)
         try:
             return backend.follow(name, owner)
         except Cancelled:
@@ -58,11 +66,14 @@ def _followed(submit: Callable[[], RunStatus], name: str, backend: KubernetesBac
                 raise
 
 
-def _cancel(backend: KubernetesBackend, name: str) -> None:
-    """One call, as there may be no time for a second."""
-    say(f"cancelling run {name}")
-    with contextlib.suppress(EhrmindError):  # then its Lease ends it
-        backend.ask_cancel(name)
+def _cancel(backend: KubernetesBackend, owner: Owner) -> None:
+    """End the run, if it is still this step that follows it. There may be time for no more than these two calls; else its Lease ends it."""
+    if not owner.taken:
+        return
+    say(f"cancelling run {owner.run}")
+    with contextlib.suppress(EhrmindError):
+        owner.renew(at_once=True)
+        backend.ask_cancel(owner.run)
 
 
 def _labels(run_id: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ UNBEGUN = ("", "PENDING", "RUNTIME_STATE_UNSPECIFIED")
 def status(run: Mapping[str, Any], page: str, namespace: str) -> RunStatus:
     """Where a run is. `page` is its address for people, which stands for the place of a run that only its pods know."""
     attempts = tuple(_attempts((run.get("run_details") or {}).get("task_details") or ()))
-    state = run.get("state") or ""
+    state = ended_as(run)
     begun = [a for a in attempts if a.attempt]
     current = next((a for a in reversed(begun) if a.reason == "running"), begun[-1] if begun else None)
     times = [run.get("finished_at"), *(c.get("update_time") for c in run.get("state_history") or ()), run.get("created_at")]
@@ -42,6 +42,13 @@ def status(run: Mapping[str, Any], page: str, namespace: str) -> RunStatus:
         namespace=namespace,
         uid=run["run_id"],
     )
+
+
+def ended_as(run: Mapping[str, Any]) -> str:
+    """The state of a run. KFP shows one that was terminated as FAILED, since that is what becomes of its workflow; its history tells."""
+    state, history = run.get("state") or "", [c.get("state") for c in run.get("state_history") or ()]
+    again = max((i for i, s in enumerate(history) if s in ("PENDING", "RUNNING")), default=-1)
+    return "CANCELED" if state == "FAILED" and "CANCELING" in history[again + 1 :] else state
 
 
 def parameters(run: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -49,6 +49,9 @@ def _missing(client: Client, namespace: str, run: str, error: kubeapi.NotFound) 
         return f"the cluster at {client.host} does not know {crd.KIND} ({crd.API_VERSION}); {INSTALL}"
     if not run:
         return f"{error.message}; create the namespace, or name another with --namespace"
-    known = [obj["metadata"]["name"] for obj in client.objects(RUN, namespace)]
+    try:
+        known = [obj["metadata"]["name"] for obj in client.objects(RUN, namespace)]
+    except kubeapi.Refused:  # a node of a pipeline may not list
+        known = []
     hint = nearest(run, known) if known else "it has no run at all; `ehrmind runs --all-namespaces` lists those of the cluster"
     return f"there is no run {run} in namespace {namespace} of {client.host}; {hint}; --backend local looks on this machine"

@@ -52,13 +52,14 @@ class KubernetesBackend:
 
     def follow(self, run: str, owner: Owner | None = None) -> RunStatus:
         """Say what happens until the run ends, and give the `owner`'s signs of life. Returns how it ended; raises the error that stopped it."""
-        seen = {warning for warning, _ in self.warnings(self.get(run)["metadata"]["uid"])}
+        seen: set[str] | None = None  # those of before are no news
 
         def warn(status: RunStatus) -> Iterator[str]:
-            for key, line in self.warnings(status.uid):
-                if key not in seen:
-                    seen.add(key)
-                    yield line
+            nonlocal seen
+            found = self.warnings(status.uid)
+            new = [line for key, line in found if seen is not None and key not in seen]
+            seen = (seen or set()) | {key for key, _ in found}
+            yield from new
 
         return follow.follow(lambda: self._followed(run, owner), warn, say)
 

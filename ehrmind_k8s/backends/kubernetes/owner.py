@@ -25,6 +25,11 @@ class Owner:
         self._uid = self._version = ""
         self._due = 0.0
 
+    @property
+    def taken(self) -> bool:
+        """Whether it has become the follower."""
+        return bool(self._version)
+
     def take(self, uid: str) -> None:
         """Become the follower of the run with this uid; whoever was it before stops."""
         self._uid = uid
@@ -35,9 +40,9 @@ class Owner:
             found = self.client.patch(LEASE, self.namespace, crd.owner_lease(self.run), {k: body[k] for k in ("metadata", "spec")})
         self._renewed(found)
 
-    def renew(self) -> None:
-        """A sign of life, if one is due. Raises Fenced when another has taken over."""
-        if self._clock() < self._due:
+    def renew(self, at_once: bool = False) -> None:
+        """A sign of life, if one is due or wanted `at_once`. Raises Fenced when another has taken over."""
+        if self._clock() < self._due and not at_once:
             return
         name, change = crd.owner_lease(self.run), {"metadata": {"resourceVersion": self._version}, "spec": {"renewTime": _now()}}
         try:

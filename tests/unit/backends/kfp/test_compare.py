@@ -27,7 +27,7 @@ def report(name: str, accuracy: float | None, **settings: Any) -> dict[str, Any]
 
 def test_a_variant_is_called_by_what_is_different_in_it() -> None:
     trees = [report("a", 0.5, sft={"percent": 10, "epochs": 1}), report("b", 0.6, sft={"percent": 100, "epochs": 1}, seed=3)]
-    assert compare.labels(trees) == ["seed 42, sft.percent 10", "seed 3, sft.percent 100"]
+    assert compare.labels(trees) == ["1: seed 42, sft.percent 10", "2: seed 3, sft.percent 100"]
     assert compare.labels([report("a", 0.5), report("b", 0.5)]) == ["1", "2"]
 
 
@@ -56,7 +56,7 @@ def test_it_reads_the_reports_and_leaves_table_page_and_figures(tmp_path: Path) 
         uris.append(str(folder))
     compare.write(Outputs(executor_input(tmp_path, ("best",), ("metrics", "summary", "report"), {"evaluate_uris": uris})))
     found = json.loads((tmp_path / "x" / "out.json").read_text())
-    assert found["parameterValues"] == {"best": "seed 2"}
+    assert found["parameterValues"] == {"best": "2: seed 2"}
     metrics = found["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     assert (metrics["1_rlvr_accuracy"], metrics["2_rlvr_accuracy"]) == (0.5, 0.75)
     assert (tmp_path / "out" / "summary").read_text().startswith("# accuracy by variant")
@@ -65,6 +65,6 @@ def test_it_reads_the_reports_and_leaves_table_page_and_figures(tmp_path: Path) 
 
 @pytest.mark.parametrize("uris", [None, [], "x", "{}"])
 def test_a_sweep_without_variants_is_said_to_be_that(tmp_path: Path, uris: object) -> None:
-    asked = executor_input(tmp_path, (), (), {"evaluate_uris": uris} if uris != "x" else {})
+    asked = executor_input(tmp_path, (), (), {"evaluate_uris": uris})
     with pytest.raises(SpecError, match="expected the list of outputs"):
         compare.write(Outputs(asked))

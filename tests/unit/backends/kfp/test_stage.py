@@ -49,7 +49,7 @@ def test_a_variant_wins_over_all_else() -> None:
         ({}, "task: missing"),
         ({"task": "trec", "overrides": "{"}, "overrides: not JSON"),
         ({"task": "trec", "overrides": [1]}, "overrides: expected an object of run fields"),
-        ({"task": "trec", "rlvr_steps": 3, "overrides": {"rlvr": {"steps": 4}}}, "overrides: rlvr.steps is 4, but its own parameter says 3"),
+        ({"task": "trec", "rlvr_steps": 3, "overrides": {"rlvr": {"steps": 4}}}, "overrides: rlvr.steps differs from what its own parameter says"),
         ({"task": "trec", "overrides": {"attempt": 2}}, "attempt: a step of a pipeline sets this itself"),
         ({"task": "trec", "variant": {"stages": ["sft"]}}, "stages: a step of a pipeline sets this itself"),
     ],
