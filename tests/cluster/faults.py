@@ -364,8 +364,10 @@ def node_lost(run: Observer, stays: str, goes: str) -> Row:
     began = time.time()
     run.cluster.lose_node(goes)
     run.cluster.kubectl("uncordon", stays)
-    seen = run.says("its node does not answer", began, timeout_s=600)
-    return Row("the node of trainer and rollouts is lost", seen.message, *_again(run, before, began, "NodeLost"))
+    # Kubernetes evicts the pods of a node that is away; whether the job or the pod says so first decides which of the two words is used.
+    seen = run.says("its node does not answer|was preempted or evicted", began, timeout_s=600)
+    reason = "NodeLost" if "does not answer" in seen.message else "Preempted"
+    return Row("the node of trainer and rollouts is lost", seen.message, *_again(run, before, began, reason))
 
 
 def _suspend(run: Observer) -> tuple[float, float, str]:
