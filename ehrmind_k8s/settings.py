@@ -80,6 +80,9 @@ class Settings(BaseSettings):
         description="File with a session cookie for EHRMIND_KFP_HOST, one line NAME=VALUE, where a gateway takes no tokens; read for each request.",
     )
     kfp_experiment: str = Field("ehrmind", min_length=1, description="Experiment that pipeline runs stand in; made when it is missing.")
+    kfp_image: str | None = Field(
+        None, description="Image of a pipeline's nodes in your registry, for submit, schedule and upload; ehrmind at this version when not set."
+    )
     kfp_service_account: str | None = Field(None, description="Service account that the pods of pipeline runs get; KFP's own choice when not set.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON lines elsewhere.")
 

@@ -26,6 +26,6 @@ def command(file: Path | None, name: str | None, place: Place) -> None:
     from ehrmind_k8s.backends.kfp import pipelines
 
     backend = options.pipelines(place)
-    found = pipelines.upload(backend.api, file, name)
+    found = pipelines.upload(backend.api, file, name, backend.settings.kfp_image)
     click.echo(f"pipeline {found.name}, version {found.version}: {'uploaded' if found.new else 'is there already'}\n  id  {found.pipeline_id}")
     backend.point(found.page)

@@ -55,7 +55,7 @@ class Node:
 
     @contextmanager
     def started(self, **parameters: Any) -> Iterator[subprocess.Popen[str]]:
-        """The process of the node, once it follows its run."""
+        """The process of the node."""
         asked = {"parameters": {"prepare_uri": {"outputFile": str(self.folder / "uri")}}, "outputFile": str(self.file)}
         text = json.dumps({"inputs": {"parameterValues": {**PARAMETERS, "namespace": self.namespace, **parameters}}, "outputs": asked})
         command = [sys.executable, "-m", "ehrmind_k8s", "pipeline", "step", "prepare", "--executor-input", text]
@@ -201,6 +201,32 @@ def test_a_newer_step_takes_over_and_the_older_one_stops(node: Node, monkeypatch
             assert node.run()["spec"]["cancel"] is False
             node.progress(state="succeeded", message="Succeeded")
             assert newer.wait(30) == 0
+
+
+def test_a_step_that_is_followed_by_a_newer_one_cancels_nothing(node: Node) -> None:
+    with node.started() as older:
+        first = node.followed_by()
+        with node.started() as newer:
+            node.followed_by(first)
+            older.send_signal(signal.SIGTERM)
+            assert older.wait(10) == 143
+            assert node.run()["spec"]["cancel"] is False
+            node.progress(state="succeeded", message="Succeeded")
+            assert newer.wait(30) == 0
+
+
+def test_a_step_waits_for_an_api_server_that_is_away_from_its_first_call_on(server: ApiServer, node: Node) -> None:
+    server.stop()
+    try:
+        with node.started() as process:
+            assert process.stderr and "trying again" in process.stderr.readline()
+            server.start()
+            node.followed_by()
+            node.progress(state="succeeded", message="Succeeded")
+            assert process.wait(30) == 0
+    finally:
+        if "kube-apiserver" not in server._running:
+            server.start()
 
 
 def test_a_parameter_that_is_wrong_makes_no_run(node: Node) -> None:

@@ -44,7 +44,7 @@ class KfpBackend:
         """Start a run, let one go on that failed or was cancelled, or find it as it is. Raises SpecError where another recipe has the name."""
         submission.refuse_paths(written)
         crd.run(crd.to_object(written, "any"))  # the name: the stages' objects in the cluster begin with it
-        compiled = document.compiled()
+        compiled = document.compiled(self.settings.kfp_image)
         values = document.fitting(compiled, document.parameters(spec, written, self.api.namespace))
         experiment = self.made()
         if there := self._newest(experiment, spec.name):

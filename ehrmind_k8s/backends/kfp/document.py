@@ -107,10 +107,15 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return lines
 
 
-def compiled() -> Compiled:
-    """The compiled pipeline of this version: of the package where it was installed, else of the checkout. Raises SpecError."""
-    if path := next((path for path in PLACES if path.is_file()), None):
-        return read(path)
+def compiled(image: str | None = None) -> Compiled:
+    """The compiled pipeline of this version, with another `image` of its nodes: of the package where it was installed, else of the checkout.
+
+    Raises SpecError where there is none.
+    """
+    for path in PLACES:
+        if path.is_file():
+            found = read(path)
+            return _parsed(adapted(found, image, lists=False), str(path)) if image else found
     raise SpecError(f"{FILE} is not there; in a checkout run: make pipelines")
 
 
@@ -136,14 +141,18 @@ def adapted(found: Compiled, image: str | None, lists: bool) -> bytes:
 def read(path: Path) -> Compiled:
     """A compiled pipeline. Raises SpecError for a file that is none."""
     try:
-        text = path.read_bytes()
-        documents = [found for found in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if found]
+        return _parsed(path.read_bytes(), str(path))
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}") from None
+
+
+def _parsed(text: bytes, where: str) -> Compiled:
+    try:
+        documents = [found for found in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if found]
     except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise SpecError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if not documents or not all(isinstance(d, dict) for d in documents) or not {"pipelineInfo", "root"} <= documents[0].keys():
-        raise SpecError(f"{path}: no compiled pipeline (a first document with pipelineInfo and root is expected); `make pipelines` compiles ours")
+        raise SpecError(f"{where}: no compiled pipeline (a first document with pipelineInfo and root is expected); `make pipelines` compiles ours")
     return Compiled(text, documents[0], documents[1] if len(documents) > 1 else {})
 
 

@@ -43,13 +43,13 @@ class Schedule:
     new: bool = False
 
 
-def upload(api: Api, file: Path | None, name: str | None) -> Uploaded:
+def upload(api: Api, file: Path | None, name: str | None, image: str | None = None) -> Uploaded:
     """Put a compiled pipeline, ours without `file`, into KFP as a version of the pipeline called `name`.
 
     The pipeline is made first, without a version: made with the file, its first version would have the pipeline's name instead of its own.
     Whatever was interrupted, the same command completes it.
     """
-    compiled = document.read(file) if file else document.compiled()
+    compiled = document.read(file) if file else document.compiled(image)
     info = compiled.pipeline["pipelineInfo"]
     name = name or str(info.get("name") or "ehrmind")
     pipeline = api.pipeline(name) or _created(api, name, str(info.get("description") or ""))
@@ -68,7 +68,7 @@ def version_name(compiled: Compiled) -> str:
 def schedule(backend: KfpBackend, spec: RunSpec, written: Mapping[str, Any], trigger: Mapping[str, Any]) -> Schedule:
     """Run a document again and again. Raises SpecError where another schedule has its name."""
     submission.refuse_paths(written)
-    compiled = document.compiled()
+    compiled = document.compiled(backend.settings.kfp_image)
     values = document.fitting(compiled, document.parameters(spec, written, backend.api.namespace))
     experiment = backend.made()
     there = next((s for s in backend.api.schedules(experiment["experiment_id"]) if s.get("display_name") == spec.name), None)
