@@ -77,7 +77,7 @@ def _of_parameters(parameters: Parameters) -> dict[str, Any]:
         if value in (None, "", 0):
             continue
         parent, _, leaf = key.rpartition(".")
-        (found.setdefault(parent, {}) if parent else found)[leaf] = int(value) if isinstance(value, float) and value.is_integer() else value
+        (found.setdefault(parent, {}) if parent else found)[leaf] = _whole(value)
     if "task" not in found:
         raise SpecError("task: missing")
     return found
@@ -91,7 +91,16 @@ def _mapping(value: Any, parameter: str) -> dict[str, Any]:
         raise SpecError(f"{parameter}: not JSON: {error}") from None
     if not isinstance(found, dict):
         raise SpecError(f"{parameter}: expected an object of run fields such as {{'rlvr': {{'learning_rate': 1e-6}}}}, found {type(found).__name__}")
-    return found
+    return {key: _whole(each) for key, each in found.items()}
+
+
+def _whole(value: Any) -> Any:
+    """A value with its whole numbers as such: Kubeflow hands every number on as 30.0, also inside an object."""
+    if isinstance(value, Mapping):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _refuse_double(own: Mapping[str, Any], over: Mapping[str, Any], at: str = "") -> None:

@@ -38,6 +38,13 @@ def test_each_parameter_has_its_place_in_the_document() -> None:
     assert isinstance(found["rlvr"]["steps"], int)  # Kubeflow hands numbers over as 30.0
 
 
+def test_numbers_inside_an_object_are_whole_again() -> None:
+    over = {"rlvr": {"steps": 3.0, "learning_rate": 0.5}, "sft": {"categories": ["a"]}, "data": {"shots": 8.0}}
+    found = stage.document({"task": "trec", "overrides": over, "variant": {"model": {"context": 512.0}}})
+    assert (found["rlvr"], found["data"], found["model"]) == ({"steps": 3, "learning_rate": 0.5}, {"shots": 8}, {"context": 512})
+    assert all(isinstance(n, int) for n in (found["rlvr"]["steps"], found["data"]["shots"], found["model"]["context"]))
+
+
 def test_a_variant_wins_over_all_else() -> None:
     found = stage.document({"task": "trec", "sft_mode": "never", "overrides": {"seed": 1}, "variant": {"sft": {"mode": "always"}, "seed": 2}})
     assert found == {"task": "trec", "sft": {"mode": "always"}, "seed": 2}

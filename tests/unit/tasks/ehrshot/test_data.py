@@ -368,7 +368,7 @@ def test_subjects_without_labels_cost_nothing_and_labels_are_kept_in_few_pieces(
         for subject in range(3000):
             yield record(*([left] if subject % 3 == 0 else []), subject=subject)
             if subject % 500 == 499:
-                most = max(most, sum(isinstance(o, Labels) for o in gc.get_objects()))
+                most = max(most, sum(type(o) is Labels for o in gc.get_objects()))
 
     found = data.computed(timelines(), ("guo_los", "new_lupus"), vocabulary)
     assert [found[name].subject.tolist() for name in ("guo_los", "new_lupus")] == [list(range(0, 3000, 3))] * 2
