@@ -61,10 +61,12 @@ def page(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     style = resources.files("ehrmind_k8s.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
     metric = words(rows[0][1]["primary_metric"])
     bars = [(label, f"policy-{_newest(tree)}", _primary(tree, _newest(tree))) for label, tree in sorted(rows, key=lambda row: -_score(row[1]))]
-    title = f"{metric} of the newest policy of each variant, with 95 % intervals"
+    title = f"{metric[:1].upper()}{metric[1:]} of the newest policy of each variant, with 95 % intervals"
     head = f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style></head>'
     note = "Each variant is one training run with one seed: a small difference may be its luck."
-    return f"{head}\n<body><h1>{html.escape(title)}</h1>\n<figure>{chart.intervals(title, bars)}</figure>\n<p>{note}</p></body></html>\n"
+    top = f'<header class="top"><h1>{html.escape(title)}</h1></header>'
+    body = f'<main><section><figure>{chart.intervals(title, bars)}</figure>\n<p class="note">{note}</p></section></main>'
+    return f"{head}\n<body>{top}\n{body}</body></html>\n"
 
 
 def _primary(tree: Mapping[str, Any], policy: str) -> Estimate:
