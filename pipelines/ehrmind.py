@@ -12,7 +12,7 @@ from components.rlvr.component import rlvr
 from components.sft.component import sft
 
 # What a node needs itself; the stages' own pods are the operator's.
-# The command takes less than half of the request; KFP's launcher runs in the same container.
+# The command fits into the request (benchmarks/pipeline_step.py); what KFP's launcher needs in the same container is not ours to know.
 CPU, MEMORY, MOST_MEMORY = "50m", "128Mi", "512Mi"
 # Secret of the node's namespace with the keys to the store, so that a node can show the report; without it everything else works.
 SECRET = "ehrmind-s3"  # noqa: S105 (a name)

@@ -186,7 +186,7 @@ class KfpBackend:
             say(f"run {name} is there already, with the same recipe" if state in ENDED else f"run {name} goes on, with the same recipe")
             return self._seen(self.api.run(there["run_id"]))
         self.api.retry_run(there["run_id"])
-        say(f"continuing run {name} ({view.STATES[state]}): what is complete stays, the other stages are tried again")
+        say(f"continuing run {name} ({view.STATES[view.ended_as(there)]}): what is complete stays, the other stages are tried again")
         self.point(self.address(there))
         with contextlib.suppress(Busy):
             there = self._until(there, lambda now: now.get("state") not in ("FAILED", "CANCELED"), "", TAKEN_UP_S)

@@ -73,6 +73,13 @@ def test_service_account_experiment_and_namespace_are_settings(kfp: Kfp, ehrmind
     assert code == 2 and "has users of its own" in err and "--namespace names yours" in err
 
 
+def test_the_image_of_the_nodes_is_a_setting(kfp: Kfp, ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EHRMIND_KFP_IMAGE", "registry.example/ehrmind:0.1.0")
+    assert ehrmind(*SUBMIT)[0] == 0
+    executors = kfp.runs[0]["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert {e["container"]["image"] for e in executors} == {"registry.example/ehrmind:0.1.0"}
+
+
 def test_an_experiment_that_somebody_makes_at_the_same_time_is_used(kfp: Kfp, ehrmind) -> None:
     def made_by_another(handler) -> bool:
         kfp.experiments.append({"experiment_id": new_id(), "display_name": "ehrmind", "namespace": "", "created_at": "2026-01-01T00:00:00Z"})
@@ -212,7 +219,7 @@ def test_cancel_waits_for_the_end(kfp: Kfp, ehrmind, submitted: dict) -> None:
 
     def cluster() -> None:
         when(lambda: submitted["state"] == "CANCELING")
-        kfp.move(submitted, "CANCELED")
+        kfp.move(submitted, "FAILED")  # what becomes of the workflow, and so of the run
 
     thread = later(cluster)
     assert ehrmind("cancel", "medcalc-tiny") == (0, "medcalc-tiny: cancelled\n", "")

@@ -189,9 +189,3 @@ def test_lists_are_what_the_document_takes() -> None:
 def test_an_image_without_a_version_is_refused(image: str) -> None:
     with pytest.raises(SpecError, match="expected an image with a version tag or a digest"):
         document.adapted(document.compiled(), image, lists=False)
-
-
-def test_what_is_submitted_has_the_image_of_the_settings() -> None:
-    found = document.compiled("registry.example/ehrmind:0.1.0")
-    assert {e["container"]["image"] for e in found.pipeline["deploymentSpec"]["executors"].values()} == {"registry.example/ehrmind:0.1.0"}
-    assert yaml.safe_load_all(found.text) and found.platform == document.compiled().platform

@@ -10,7 +10,8 @@ import pytest
 from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.backends.base import RunStatus
 from ehrmind_k8s.backends.kfp.outputs import Outputs
-from ehrmind_k8s.errors import SpecError
+from ehrmind_k8s.errors import EhrmindError, SpecError, StoreRefused, StoreUnavailable
+from ehrmind_k8s.storage.local import LocalStore
 from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "report"
@@ -105,3 +106,23 @@ def test_artifacts_in_a_bucket_are_written_where_the_launcher_looks() -> None:
 def test_what_is_no_executor_input_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="expected the JSON that Kubeflow passes"):
         Outputs(text)
+
+
+@pytest.mark.parametrize(("error", "ends"), [(StoreRefused("no keys"), False), (StoreUnavailable("away"), True)])
+def test_a_store_without_keys_is_said_and_one_that_is_away_fails_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: EhrmindError, ends: bool
+) -> None:
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LocalStore, "get_bytes", refused)
+    (tmp_path / "run" / "evaluate").mkdir(parents=True)
+    (tmp_path / "run" / "evaluate" / artifacts.MANIFEST).write_text("{}")
+    outputs = Outputs(executor_input(tmp_path, ("evaluate_uri",), ("summary", "report"), {}))
+    if ends:
+        with pytest.raises(StoreUnavailable):
+            outputs.write("evaluate", status(tmp_path))
+        assert not (tmp_path / "x" / "out.json").exists(), "a green node without a result would never be tried again"
+    else:
+        outputs.write("evaluate", status(tmp_path))
+        assert "cannot be read from this step" in (tmp_path / "out" / "summary").read_text()

@@ -29,7 +29,7 @@ def test_every_command_of_the_page_works(kfp: Kfp, ehrmind, tmp_path: Path, tmp_
 
     def cluster() -> None:
         """Runs get on by themselves, each with a stage whose log is there."""
-        after = {"PENDING": "RUNNING", "RUNNING": "SUCCEEDED", "CANCELING": "CANCELED"}
+        after = {"PENDING": "RUNNING", "RUNNING": "SUCCEEDED", "CANCELING": "FAILED"}
         while not over.wait(0.02):
             with kfp.lock:
                 for run in kfp.runs:

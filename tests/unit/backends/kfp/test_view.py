@@ -82,3 +82,16 @@ def test_seconds_are_those_between_start_and_end() -> None:
     assert status(run(run_details={"task_details": [task]})).attempts[0].seconds == 100.0
     task |= {"state": "RUNNING", "end_time": EPOCH}
     assert status(run(run_details={"task_details": [task]})).attempts[0].seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("history", "state"),
+    [
+        (["PENDING", "RUNNING", "FAILED"], "failed"),
+        (["PENDING", "RUNNING", "CANCELING", "FAILED"], "cancelled"),
+        (["PENDING", "RUNNING", "CANCELING", "FAILED", "RUNNING", "FAILED"], "failed"),  # tried again after it was terminated
+    ],
+)
+def test_a_run_that_was_terminated_is_told_from_one_that_failed_by_its_history(history: list[str], state: str) -> None:
+    run = {"run_id": "1", "state": "FAILED", "state_history": [{"state": s} for s in history]}
+    assert view.status(run, "page", "research").state == state
