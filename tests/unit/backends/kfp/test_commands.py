@@ -74,10 +74,10 @@ def test_service_account_experiment_and_namespace_are_settings(kfp: Kfp, ehrmind
 
 
 def test_the_image_of_the_nodes_is_a_setting(kfp: Kfp, ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EHRMIND_KFP_IMAGE", "registry.example/ehrmind:0.1.0")
+    monkeypatch.setenv("EHRMIND_KFP_IMAGE", "mirror.example/team/ehrmind:0.1.0")
     assert ehrmind(*SUBMIT)[0] == 0
     executors = kfp.runs[0]["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
-    assert {e["container"]["image"] for e in executors} == {"registry.example/ehrmind:0.1.0"}
+    assert {e["container"]["image"] for e in executors} == {"mirror.example/team/ehrmind:0.1.0"}
 
 
 def test_an_experiment_that_somebody_makes_at_the_same_time_is_used(kfp: Kfp, ehrmind) -> None:
