@@ -59,8 +59,18 @@ def test_a_lost_node_is_noticed_and_comes_back(own_cluster: OwnCluster, namespac
         "node", second_node, lambda n: any(t["key"] == "node.kubernetes.io/unreachable" for t in n["spec"].get("taints", ())), timeout_s=120
     )
     own_cluster.return_node(second_node)
-    own_cluster.wait("node", second_node, "Ready", timeout_s=60)
-    own_cluster.wait("pod", "victim", terminated, namespace=namespace, timeout_s=60)
+    own_cluster.wait("node", second_node, "Ready")
+    own_cluster.wait("pod", "victim", terminated, namespace=namespace)
+
+
+def test_a_kubelet_that_ends_of_itself_is_started_again(own_cluster: OwnCluster, namespace: str, second_node: str) -> None:
+    node = own_cluster.nodes[second_node]
+    kubelet = f"kubelet-{second_node}"
+    node.lose()
+    node.start_kubelet()  # in vain before its runtime
+    own_cluster.control_plane.until(lambda: "failed to run Kubelet" in own_cluster.space.log(kubelet), kubelet)
+    node.start_containerd()
+    running(own_cluster, namespace, node_selector={"kubernetes.io/hostname": second_node})
 
 
 def test_an_api_server_that_was_killed_comes_back_with_what_it_had(own_cluster: OwnCluster, namespace: str) -> None:

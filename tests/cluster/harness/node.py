@@ -85,6 +85,7 @@ class Node:
             f"--cert-dir={self.folder / 'kubelet' / 'pki'}",
             f"--hostname-override={self.name}",
             f"--node-ip={self.space.address}",
+            again=True,  # it ends when its runtime does not answer yet
         )
 
     def has_runtime(self) -> bool:

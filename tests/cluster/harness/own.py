@@ -120,6 +120,12 @@ class OwnCluster(Cluster):
         self.control_plane.until(node.has_runtime, f"containerd-{name}")
         node.start_kubelet()
 
+    def story(self, namespace: str) -> str:
+        """What happened in a namespace; of what is in none, what the nodes' daemons said last."""
+        if namespace:
+            return super().story(namespace)
+        return "\n".join(f"-- {daemon}\n{self.space.log(daemon)}" for daemon in self.space.daemons if daemon.startswith(("kubelet", "containerd")))
+
     def _node(self, number: int) -> Node:
         return Node(self.space, self.control_plane, number)
 

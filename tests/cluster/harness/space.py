@@ -97,7 +97,10 @@ class Space:
             raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
         return done.stdout
 
-    def spawn(self, name: str, *command: str | os.PathLike[str]) -> None:
+    def spawn(self, name: str, *command: str | os.PathLike[str], again: bool = False) -> None:
+        """Start a daemon; with `again` it is started anew whenever it ends of itself, as a machine's init does."""
+        if again:
+            command = ("sh", "-c", 'while :; do "$@"; sleep 1; done', name, *command)
         with (self.folder / "log" / name).open("ab") as log:
             self.daemons[name] = subprocess.Popen(
                 self.enter(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env(), start_new_session=True
@@ -115,9 +118,12 @@ class Space:
         raise RuntimeError(f"{name} has ended:\n{self.log(name)}")
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """End a daemon and wait for its end."""
-        with contextlib.suppress(RuntimeError, psutil.NoSuchProcess, ProcessLookupError):
-            os.kill(self.pid(name), number)
+        """End a daemon, and what starts it anew before it, and wait for its end."""
+        with contextlib.suppress(RuntimeError, psutil.NoSuchProcess):
+            first = psutil.Process(self.pid(name))
+            for process in (first, *first.children()) if first.name() == "sh" else (first,):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
         self.daemons[name].wait()
 
     def log(self, name: str, characters: int = 3000) -> str:
