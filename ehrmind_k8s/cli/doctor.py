@@ -17,6 +17,7 @@ import click
 from ehrmind_k8s.backends.base import Check
 from ehrmind_k8s.cli import options
 from ehrmind_k8s.cli.options import Place
+from ehrmind_k8s.errors import SpecError
 
 NEEDED_GIB = 8  # what the quickstart takes: trainer 1.2 GiB, one vLLM server 3.2 GiB, the rest is room
 FREE_GIB = 2
@@ -30,16 +31,18 @@ def command(place: Place, as_json: bool) -> int:
     """Check what is installed, reachable and configured: one line each, with the fix. Exit code 2 if a run could not work.
 
     For a cluster: the API server, the operator, the training operator, the object store as this machine reaches it, GPU nodes, and what
-    you may do in the namespace. With --backend local: this machine.
+    you may do in the namespace. With --backend local: this machine. With --backend kfp: Kubeflow Pipelines and the way to it.
 
     \b
     Examples:
       ehrmind doctor --namespace research
+      ehrmind doctor --backend kfp --namespace team-a
       ehrmind doctor --backend local
       ehrmind doctor --store s3://bucket/runs -o json
     """
     checks = []
-    for check in _here(place) if place.kind() == options.LOCAL else _cluster(place):
+    looks = {options.LOCAL: _here, options.KFP: _pipelines}.get(place.kind(), _cluster)
+    for check in looks(place):
         checks.append(check)
         if not as_json:  # each as soon as it is known: a server that does not answer takes its time
             click.echo(f"{check.state:5}{check.name:22}{check.found}" + (f"  -> {check.fix}" if check.fix else ""))
@@ -75,6 +78,20 @@ def _cluster(place: Place) -> Iterator[Check]:
         "no object store is named here, so none was tried from this machine (pods have their own settings)",
         "set EHRMIND_STORE=s3://bucket/prefix and EHRMIND_S3_*: `ehrmind report` reads the results there",
     )
+
+
+def _pipelines(place: Place) -> Iterator[Check]:
+    """What a run of the pipeline needs of Kubeflow, and this machine to start it."""
+    from ehrmind_k8s.backends.kfp import checks
+
+    yield _python()
+    yield from _settings()
+    try:
+        backend = options.pipelines(place)
+    except SpecError as error:  # no way to it at all
+        yield Check("pipelines api", "fail", str(error), "set EHRMIND_KFP_HOST, or a kubeconfig")
+        return
+    yield from checks.run(backend)
 
 
 def _python() -> Check:

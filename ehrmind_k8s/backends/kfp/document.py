@@ -70,6 +70,17 @@ class Compiled:
         return ((self.pipeline["root"].get("inputDefinitions") or {}).get("parameters")) or {}
 
     @property
+    def name(self) -> str:
+        """What KFP's list calls it, unless it is uploaded under another name."""
+        return str(self.pipeline["pipelineInfo"].get("name") or "ehrmind")
+
+    @property
+    def images(self) -> list[str]:
+        """What its nodes run."""
+        executors = (self.pipeline.get("deploymentSpec") or {}).get("executors") or {}
+        return sorted({found["container"]["image"] for found in executors.values() if "container" in found})
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """What parameters are that nobody gives."""
         return {name: found["defaultValue"] for name, found in self.declared.items() if "defaultValue" in found}

@@ -50,19 +50,28 @@ def upload(api: Api, file: Path | None, name: str | None, image: str | None = No
     Whatever was interrupted, the same command completes it.
     """
     compiled = document.read(file) if file else document.compiled(image)
-    info = compiled.pipeline["pipelineInfo"]
-    name = name or str(info.get("name") or "ehrmind")
-    pipeline = api.pipeline(name) or _created(api, name, str(info.get("description") or ""))
+    name = name or compiled.name
+    pipeline = api.pipeline(name) or _created(api, name, str(compiled.pipeline["pipelineInfo"].get("description") or ""))
     version, pipeline_id = version_name(compiled), pipeline["pipeline_id"]
-    there = next((v for v in api.versions(pipeline_id) if version in (v.get("name"), v.get("display_name"))), None)
+    there = _version(api, pipeline_id, version)
     found = there or api.upload_version(pipeline_id, version, compiled.text)
     page = api.page(f"/pipelines/details/{pipeline_id}/version/{found['pipeline_version_id']}")
     return Uploaded(name, version, pipeline_id, page, there is None)
 
 
+def listed(api: Api, compiled: Compiled) -> bool:
+    """Whether the list of the UI has it, under its own name."""
+    pipeline = api.pipeline(compiled.name)
+    return pipeline is not None and _version(api, pipeline["pipeline_id"], version_name(compiled)) is not None
+
+
 def version_name(compiled: Compiled) -> str:
     """What names a version: that of the package, and which file it is."""
     return f"{__version__}-{hashlib.sha256(compiled.text).hexdigest()[:8]}"
+
+
+def _version(api: Api, pipeline_id: str, name: str) -> Object | None:
+    return next((v for v in api.versions(pipeline_id) if name in (v.get("name"), v.get("display_name"))), None)
 
 
 def schedule(backend: KfpBackend, spec: RunSpec, written: Mapping[str, Any], trigger: Mapping[str, Any]) -> Schedule:

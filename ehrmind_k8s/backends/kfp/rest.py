@@ -49,6 +49,10 @@ class Api:
         """Address of a page for people."""
         return f"{self.transport.ui}/#{path}"
 
+    def multi_user(self) -> bool:
+        """Whether each user has a namespace; the answer shows that there is a KFP."""
+        return bool(self.call("GET", "/healthz").get("multi_user"))
+
     def experiment(self, name: str) -> Object | None:
         """The experiment of a name, None where there is none."""
         query = {"namespace": self.namespace, "filter": equals("display_name", name)}

@@ -94,6 +94,7 @@ KEYS = {
 }
 # (method, path, handler, query names, shape of the body; "" for none, "file" for a form with a file)
 ROUTES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
+    ("GET", "/healthz", "health", (), ""),
     ("GET", "/experiments", "list_experiments", (*LIST, "namespace"), ""),
     ("POST", "/experiments", "create_experiment", (), "Experiment"),
     ("GET", "/runs", "list_runs", (*LIST, "namespace", "experiment_id"), ""),
@@ -191,6 +192,9 @@ class Kfp:
         return found
 
     # What the API does, one method for each route.
+
+    def health(self, call: Call) -> Object:
+        return {"multi_user": self.multi_user}
 
     def list_experiments(self, call: Call) -> Object:
         namespace = self._namespace(call.query.get("namespace", ""))

@@ -346,6 +346,34 @@ def test_no_token_is_ever_printed(kfp: Kfp, ehrmind, monkeypatch: pytest.MonkeyP
     assert SECRET not in "".join(said)
 
 
+def test_doctor_says_what_is_there_and_what_is_not(kfp: Kfp, ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EHRMIND_KFP_IMAGE", "ehrmind:0.1.0")
+    code, out, _ = ehrmind("doctor")
+    assert code == 0 and f"ok   pipelines api         {kfp.address} answers, without users" in out
+    assert "ehrmind is not there yet: the first submit makes it" in out
+    assert "-> EHRMIND_KFP_IMAGE names the one in your registry" in out and "-> ehrmind pipeline upload" in out
+    assert ehrmind(*SUBMIT)[0] == 0
+    monkeypatch.setenv("EHRMIND_KFP_IMAGE", "registry.example/ehrmind:0.1.0")
+    assert ehrmind("pipeline", "upload")[0] == 0
+    checks = json.loads(ehrmind("doctor", "-o", "json")[1])
+    assert {c["name"]: c["state"] for c in checks}.items() >= {"experiment": "ok", "image of nodes": "ok", "pipeline": "ok"}.items()
+
+
+def test_doctor_ends_at_what_leaves_nothing_to_ask(kfp: Kfp, ehrmind, monkeypatch: pytest.MonkeyPatch) -> None:
+    kfp.multi_user = True
+    code, out, _ = ehrmind("doctor")
+    assert code == 2 and "fail your namespace" in out and "-> --namespace NAME" in out and "ok   experiment" not in out
+    kfp.fail(says(403, {"error": "no", "code": 7, "message": "no"}), where="/experiments")
+    code, out, _ = ehrmind("doctor", "--namespace", "team-b")
+    assert code == 2 and "fail experiment" in out and "team-b" in out and "warn pipeline" not in out
+    kfp.fail(says(302, location="/dex/auth"))
+    code, out, _ = ehrmind("doctor", "--namespace", "team-b")
+    assert code == 2 and "fail pipelines api" in out and "login page" in out
+    monkeypatch.setenv("EHRMIND_KFP_HOST", "http://127.0.0.1:9")
+    code, out, _ = ehrmind("doctor")
+    assert code == 2 and "fail pipelines api" in out
+
+
 def test_submit_loads_neither_kfp_nor_torch_nor_the_client_of_kubernetes_in_a_second(kfp: Kfp, tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, resource\nfrom ehrmind_k8s import cli\nfrom ehrmind_k8s.backends.kfp import document\n"
