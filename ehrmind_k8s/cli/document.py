@@ -13,6 +13,8 @@ from ehrmind_k8s.errors import DataError, SpecError, nearest
 from ehrmind_k8s.spec import RunSpec
 from ehrmind_k8s.tasks import registry
 
+_PARTS = ("apiVersion", "kind", "metadata", "spec")
+
 
 def gather(path: Path | None, fields: Mapping[str, str | None], data: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """What was written: the document in `path`, the given fields over it, `--set` over both. Raises SpecError."""
@@ -25,13 +27,31 @@ def gather(path: Path | None, fields: Mapping[str, str | None], data: str | None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run document from a file. Raises SpecError."""
+    """A run document from a file, which may hold it as an EHRMindRun, the object that kubectl takes. Raises SpecError."""
     try:
-        return spec.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        found = spec.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return _of_object(found, path) if {"apiVersion", "kind"} & found.keys() else found
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file; a run document is a YAML file such as `{{task: medcalc, preset: tiny}}`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as a run document ({error})") from None
+
+
+def _of_object(obj: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The document of an object. Raises SpecError for another kind, and for what would be lost."""
+    from ehrmind_k8s import crd
+
+    kind = (obj.get("apiVersion"), obj.get("kind"))
+    if kind != (crd.API_VERSION, crd.KIND):
+        raise SpecError(f"{path}: found an object {kind[0]} {kind[1]}, expected a run document, or an object {crd.API_VERSION} {crd.KIND}")
+    metadata, body = obj.get("metadata"), obj.get("spec")
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str) or not isinstance(body, Mapping):
+        raise SpecError(f"{path}: expected metadata.name and spec; for a name of its own choice `ehrmind submit` takes the document under spec alone")
+    if metadata.get("namespace") is not None:
+        raise SpecError(f"{path}: metadata.namespace is for kubectl; here leave it out, and pass --namespace {metadata['namespace']}")
+    if lost := [f"metadata.{key}" for key in metadata if key not in ("name", "namespace")] + [k for k in obj if k not in _PARTS]:
+        raise SpecError(f"{path}: {', '.join(lost)} would be lost: only metadata.name and spec are read here, kubectl apply keeps the rest")
+    return crd.document(obj)
 
 
 def checked(written: Mapping[str, Any]) -> RunSpec:

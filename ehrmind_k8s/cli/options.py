@@ -35,7 +35,14 @@ _PLACE = (
     click.option("--kubeconfig", metavar="PATH", help="Kubeconfig. [KUBECONFIG, ~/.kube/config, a pod's own account]"),
 )
 _DOCUMENT = (
-    click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="RUN.YAML", help="Run document; the options below win over it."),
+    click.option(
+        "-f",
+        "--file",
+        "path",
+        type=click.Path(path_type=Path),
+        metavar="RUN.YAML",
+        help="Run document, or an EHRMindRun; the options below win over it.",
+    ),
     click.option("--task", metavar="T", help="Clinical task; `ehrmind tasks` lists them."),
     click.option("--preset", metavar="P", help="Sizes and hyperparameters: tiny, small, default, paper."),
     click.option("--data", metavar="URI", help="Source data: s3://bucket/prefix, or here a file, folder or zip. Preset tiny does without."),

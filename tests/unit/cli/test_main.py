@@ -241,3 +241,35 @@ def test_a_run_that_cannot_be_read_hides_no_other(ehrmind, tmp_path: Path) -> No
     assert code == 0
     assert out.startswith("demo ") and "newer" not in out
     assert "format 99 is newer than this version reads" in err
+
+
+OBJECT = """
+apiVersion: ehrmind.dev/v1alpha1
+kind: EHRMindRun
+metadata: {name: night}
+spec: {task: medcalc, preset: tiny, rollout: {replicas: 2}, rlvr: {promptsPerStep: 4}}
+"""
+
+
+def test_a_document_may_be_the_object_that_kubectl_takes(ehrmind, tmp_path: Path) -> None:
+    (tmp_path / "object.yaml").write_text(OBJECT)
+    (tmp_path / "plain.yaml").write_text("{name: night, task: medcalc, preset: tiny, rollout: {replicas: 2}, rlvr: {prompts_per_step: 4}}\n")
+    plans = [ehrmind("plan", name, "--json")[:2] for name in ("object.yaml", "plain.yaml")]
+    assert plans[0] == plans[1] and plans[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: EHRMindRun", "kind: PyTorchJob", "PyTorchJob, expected a run document"),
+        ("{name: night}", "{generateName: night-}", "expected metadata.name and spec"),
+        ("{name: night}", "{name: night, namespace: research}", "pass --namespace research"),
+        ("{name: night}", "{name: night, labels: {a: b}}", "metadata.labels would be lost"),
+        ("spec: {", "sepc: {}\nspec: {", "sepc would be lost"),
+        ("replicas", "replica", "did you mean 'replicas'?"),
+    ],
+)
+def test_an_object_that_is_not_taken_whole_is_refused(ehrmind, tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "object.yaml").write_text(OBJECT.replace(old, new))
+    code, _, err = ehrmind("plan", "object.yaml")
+    assert code == 2 and said in err
