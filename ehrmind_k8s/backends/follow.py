@@ -103,7 +103,7 @@ def patiently(read: Callable[[], T], say: Callable[[str], None], pause: Callable
             if silent_since and time.monotonic() - silent_since > PATIENCE_S:
                 raise
             if not silent_since:
-                say(f"{error}; the run goes on meanwhile, trying again")
+                say(f"{error}; trying again, what runs goes on meanwhile")
                 silent_since = time.monotonic()
             pause(POLL_S)
             continue

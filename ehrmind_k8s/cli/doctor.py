@@ -55,7 +55,7 @@ def _here(place: Place) -> Iterator[Check]:
     """What a run on this machine needs."""
     from ehrmind_k8s import settings
 
-    yield from (*_machine(), *_packages(), *_settings(), _space("space for state", settings.load().state_dir))
+    yield from (*_machine(), *_packages(), *_settings(place), _space("space for state", settings.load().state_dir))
     yield _store(place.store)
     yield from _tools()
 
@@ -66,7 +66,7 @@ def _cluster(place: Place) -> Iterator[Check]:
     from ehrmind_k8s.backends.kubernetes import checks
 
     yield _python()
-    yield from _settings()
+    yield from _settings(place)
     yield from checks.run(place.namespace, place.context, place.kubeconfig)
     store = place.store or settings.load().store
     if store and urlsplit(store).scheme == "s3":
@@ -85,7 +85,7 @@ def _pipelines(place: Place) -> Iterator[Check]:
     from ehrmind_k8s.backends.kfp import checks
 
     yield _python()
-    yield from _settings()
+    yield from _settings(place)
     try:
         backend = options.pipelines(place)
     except SpecError as error:  # no way to it at all
@@ -144,12 +144,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _settings() -> Iterator[Check]:
+def _settings(place: Place) -> Iterator[Check]:
+    """The environment's settings, but for the backend, which is the one that is looked at."""
     from pydantic import SecretStr
 
     from ehrmind_k8s import settings
 
-    for name, value in settings.load():
+    for name, value in settings.load().model_copy(update={"backend": place.kind()}):
         if value is not None:
             yield Check(name, "ok", "set" if isinstance(value, SecretStr) else str(value))
 

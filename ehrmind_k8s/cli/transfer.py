@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.filesize import decimal
 
 from ehrmind_k8s import artifacts, storage
 from ehrmind_k8s.artifacts import Manifest
 from ehrmind_k8s.errors import SpecError
 from ehrmind_k8s.storage import ObjectStore
-
-MIB = 1 << 20
 
 
 def put(folder: Path, names: Sequence[str], uri: str, kind: str, meta: Mapping[str, Any]) -> None:
@@ -28,7 +27,7 @@ def put(folder: Path, names: Sequence[str], uri: str, kind: str, meta: Mapping[s
     sizes = {name: (folder / name).stat().st_size for name in names}
     with _watched(store, sizes) as watched:
         artifacts.publish(watched, "", folder, kind, meta, names)
-    click.echo(f"{store.uri}: {len(names)} files, {sum(sizes.values()) / MIB:.1f} MiB")
+    click.echo(f"{store.uri}: {len(names)} files, {decimal(sum(sizes.values()))}")
 
 
 def _same(there: Manifest, folder: Path, names: Sequence[str]) -> bool:
@@ -53,7 +52,7 @@ class _Watched:
 def _watched(store: ObjectStore, sizes: Mapping[str, int]) -> Iterator[Any]:
     """`store`, with progress on standard error: a bar of bytes on a terminal, a line per file elsewhere."""
     if not sys.stderr.isatty():
-        yield _Watched(store, lambda key: click.echo(f"sent {key} ({sizes[key] / MIB:.1f} MiB)", err=True))
+        yield _Watched(store, lambda key: click.echo(f"sent {key} ({decimal(sizes[key])})", err=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

@@ -275,7 +275,7 @@ def test_a_run_that_is_deleted_while_it_is_followed_counts_as_cancelled(shell: S
 def test_an_api_server_that_is_away_is_waited_for(server: ApiServer, followed: Followed) -> None:
     server.stop()
     try:
-        followed.hears("the run goes on meanwhile, trying again")
+        followed.hears("trying again, what runs goes on meanwhile")
     finally:
         server.start()
     followed.hears("there is an answer again")

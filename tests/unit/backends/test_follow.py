@@ -63,7 +63,7 @@ def test_a_warning_that_says_what_the_message_says_is_not_said_twice() -> None:
 
 def test_a_server_that_is_away_for_a_while_ends_nothing() -> None:
     lines = hear(at("sft", "running"), TryAgain("no answer"), TryAgain("no answer"), at("sft", "succeeded", state="succeeded"))
-    assert lines[1:] == ["no answer; the run goes on meanwhile, trying again", "there is an answer again", "sft: succeeded after 31 s"]
+    assert lines[1:] == ["no answer; trying again, what runs goes on meanwhile", "there is an answer again", "sft: succeeded after 31 s"]
 
 
 def test_an_error_that_waiting_does_not_mend_ends_it() -> None:

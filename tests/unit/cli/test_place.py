@@ -1,6 +1,7 @@
 """Which place a command means, and what it says before any server is asked."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_doctor_ends_at_an_api_server_that_does_not_answer(ehrmind, dead_cluster
 
 def test_doctor_looks_at_this_machine_when_runs_execute_here(ehrmind) -> None:
     out = ehrmind("doctor", "--backend", "local")[1]
-    assert "cores" in out and "api server" not in out
+    assert "cores" in out and "api server" not in out and re.search("^ok   backend +local$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("argv", [["submit", "--help"], ["status", "demo"], ["runs"], ["submit", "--task", "medcalc", "--preset", "tinny"]])
